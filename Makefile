@@ -1,0 +1,76 @@
+# Two commands do everything: `make book` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Any option for pip, such as `--index-url` with the CPU index of PyTorch's own
+# installation page, where the default torch wheel would bring gigabytes of CUDA.
+PIP_ARGS ?=
+PORT   ?= 8000
+
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+HTML   := _build/html
+# One thread per process: results do not depend on the number of cores.
+export OMP_NUM_THREADS ?= 1
+export PYTHONHASHSEED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test check export run lab serve clean distclean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
+	  awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## create .venv and install everything, if it is missing or stale
+
+# A .venv that cannot import bnlib from *this* checkout (a moved folder, a removed
+# interpreter, an interrupted install) is not worth repairing: it is made anew.
+ifneq ($(shell $(PY) -I tools/setup_check.py 2>/dev/null),ok)
+.PHONY: $(READY)
+endif
+$(READY): requirements.txt pyproject.toml tools/setup_check.py
+	@$(PYTHON) tools/setup_check.py --python
+	@echo "== setting up $(VENV): about 1.3 GB, a minute or two"
+	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || rm -rf $(VENV)
+	@[ -d $(VENV) ] || $(PYTHON) -m venv $(VENV)
+	@rm -f $(READY)
+	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	@touch $(READY)
+
+vendor: $(READY)
+	@$(PY) tools/frontend.py
+
+book: $(READY) vendor  ## build the site into _build/html
+	@echo "== building the book"
+	@$(VENV)/bin/jupyter-book build -W -n --keep-going -q .
+	@echo "== the book is in $(HTML): open $(HTML)/index.html, or run \`make serve\`"
+
+test: check book  ## every check there is
+	@echo "== chapters re-executed, functions against PyTorch, the site in a browser"
+	@$(PY) -m pytest -n 2 --dist loadscope tests chapters \
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+
+check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
+	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check tools tests bnlib experiments
+	@$(PY) tools/export.py --check
+	@$(PY) -m pytest -q tests/test_export.py tests/test_notebooks.py
+
+export: $(READY)  ## write bnlib/ from the chapters
+	@$(PY) tools/export.py
+
+run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all without)
+	@$(PY) tools/run.py chapters/$(CHAPTER)*.ipynb
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	@$(VENV)/bin/jupyter lab --notebook-dir=chapters
+
+serve: book  ## build the site and serve it at http://localhost:8000 (PORT=...)
+	@echo "== http://localhost:$(PORT)  (Ctrl-C stops)"
+	@$(PY) -m http.server -d $(HTML) -b 127.0.0.1 $(PORT)
+
+clean:  ## remove what was built
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +
+
+distclean: clean  ## and the virtual environment
+	rm -rf $(VENV) *.egg-info

@@ -1,0 +1,117 @@
+"""Appendix A2, How the figures are drawn: chapters/A2_figures.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/A2_figures.html of the book.
+"""
+
+import itertools
+import re
+from io import StringIO
+
+import ipywidgets as widgets
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from cycler import cycler
+
+__all__ = ["COLOURS", "style", "to_svg", "movable"]
+
+
+COLOURS = {
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+}
+_DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))]
+
+
+def style():
+    """Set the look of the book's figures for this session.
+
+    Changes `matplotlib.rcParams`: the Okabe-Ito palette with one dash pattern per
+    colour, no upper and right frame, 7.2 x 3.2 inches, a white ground that the site
+    inverts in dark mode. Source: Okabe and Ito (2008), Color Universal Design.
+    """
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=list(COLOURS.values()))
+            + cycler(linestyle=_DASHES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "figure.figsize": (7.2, 3.2),
+            "figure.dpi": 130,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "image.cmap": "cividis",
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
+
+
+def to_svg(figure, salt="0"):
+    """Return a figure as an inline SVG element and close it.
+
+    figure : matplotlib Figure. salt : str that makes the identifiers inside differ from
+    those of another figure on the same page. Returns str, the element `<svg>...</svg>`
+    with coordinates rounded to 0.01 points.
+    """
+    text = StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(salt)}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+
+
+_figures = itertools.count()
+
+
+class _Movable(widgets.VBox):
+    """A box whose printed form is one short line instead of all its frames."""
+
+    def __repr__(self):
+        return f"<movable figure: {len(self.children[1].children)} frames>"
+
+
+def movable(draw, values, *, label, describe, show=str, start=0):
+    """Return a figure with a slider, one pre-drawn frame per value.
+
+    draw : function value -> matplotlib Figure. values : the slider's positions.
+    label : what the slider changes, with its unit. describe : function value -> one
+    sentence, read aloud by screen readers. show : function value -> text beside the
+    slider. start : index of the frame shown first.
+
+    Works without a Python process: the slider and the frames are linked in the browser.
+    Raises ValueError for no values or a start outside them.
+    """
+    values = list(values)
+    if not 0 <= start < len(values):
+        raise ValueError(
+            f"start must index one of the {len(values)} values, got {start}; "
+            "pass at least one value and start=0"
+        )
+    salt = next(_figures)
+    frames = [
+        widgets.HTML(
+            f'<div role="img" aria-label="{describe(value)}">'
+            + to_svg(draw(value), f"{salt}-{number}")
+            + "</div>"
+        )
+        for number, value in enumerate(values)
+    ]
+    stack = widgets.Stack(children=frames, selected_index=start)
+    slider = widgets.SelectionSlider(
+        options=[(show(value), number) for number, value in enumerate(values)],
+        index=start,
+        description=label,
+        style={"description_width": "initial"},
+        layout={"width": "95%"},
+    )
+    widgets.jslink((slider, "index"), (stack, "selected_index"))
+    return _Movable([slider, stack])

@@ -1,0 +1,271 @@
+"""Write bnlib/ from the cells of the chapters.
+
+A code cell tagged `export` goes to bnlib/<chapter>.py, one tagged `export:nn` to
+bnlib/nn/<chapter>.py, where chapters/04_backward.ipynb is the chapter `backward`.
+
+    python tools/export.py            write the modules
+    python tools/export.py --check    change nothing; show a diff and fail if stale
+"""
+
+import argparse
+import ast
+import difflib
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"export": "bnlib", "export:nn": "bnlib/nn"}
+# Every tag a cell may carry. An unknown one is most likely a typo for `export`, and a
+# typo there would silently drop code from the package.
+TAGS = {
+    *PACKAGES,
+    *(f"{verb}-{part}" for verb in ("hide", "remove") for part in ("input", "output")),
+    "hide-cell",
+    "remove-cell",
+    "raises-exception",
+    "nbval-ignore-output",
+}
+MARK = "Extracted by `make export`: edit the notebook, not this file."
+
+
+class ExportError(Exception):
+    """Something in a chapter that cannot become a module; says where and the cure."""
+
+
+@dataclass
+class Module:
+    path: str  # "bnlib/backward.py"
+    chapter: Path
+    title: str
+    order: int
+    imports: list[str] = field(default_factory=list)
+    bodies: list[str] = field(default_factory=list)
+    public: list[str] = field(default_factory=list)
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """The book's notebooks, in the order of its table of contents."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    paths = [root / f"{name}.ipynb" for name in files]
+    return [path for path in paths if path.exists()]
+
+
+def module_name(chapter: Path) -> str:
+    return chapter.stem.split("_", 1)[1]
+
+
+def title_of(notebook) -> str:
+    lines = notebook.cells[0].source.splitlines() if notebook.cells else []
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), "")
+
+
+def fail(chapter: Path, number: int, what: str, cure: str):
+    raise ExportError(f"{chapter.name}, cell {number}: {what}\n  cure: {cure}")
+
+
+def destination(chapter: Path, number: int, cell) -> str | None:
+    """The package an exported cell goes to, or None for every other cell."""
+    tags = cell.metadata.get("tags", [])
+    for tag in tags:
+        if tag not in TAGS:
+            near = difflib.get_close_matches(tag, TAGS, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {sorted(TAGS)}"
+            fail(chapter, number, f"unknown tag `{tag}`", hint)
+    packages = [PACKAGES[tag] for tag in tags if tag in PACKAGES]
+    if len(packages) > 1:
+        fail(chapter, number, "two export tags", "keep one: a cell has one home")
+    return packages[0] if packages else None
+
+
+def parse(chapter: Path, number: int, source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        what = f"syntax error in line {error.lineno}: {error.msg}"
+        fail(chapter, number, what, "an exported cell is plain Python, without magics")
+
+
+def public_names(node: ast.stmt) -> list[str]:
+    """The names without a leading underscore that a top-level statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        names = [node.name]
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [t.id for target in targets for t in ast.walk(target)
+                 if isinstance(t, ast.Name)]
+    else:
+        names = []
+    return [name for name in names if not name.startswith("_")]
+
+
+def imported_modules(node: ast.stmt) -> list[str]:
+    """The bnlib modules that an import statement names, `.nn` ones included."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        names = ["." * node.level + (node.module or "")]
+    else:
+        names = []
+    return [n for n in names if n.split(".")[0] in ("bnlib", "")]
+
+
+def check_import(module: Module, number: int, name: str, orders: dict[str, int]):
+    """Law: a module imports only what earlier chapters export."""
+    chapter = module.chapter
+    if name.startswith(".") or name in ("bnlib", "bnlib.nn"):
+        cure = "name the chapter's module: from bnlib.<chapter> import ..."
+        fail(chapter, number, f"imports `{name}`", cure)
+    home = name.removeprefix("bnlib.").removeprefix("nn.")
+    if home not in orders:
+        fail(chapter, number, f"imports `{name}`", f"known: {sorted(orders)}")
+    own_arrays = home == module_name(chapter) and module.path.startswith("bnlib/nn/")
+    if orders[home] >= module.order and not own_arrays:
+        what = f"forward import of `{name}`: its chapter comes later in the book"
+        fail(chapter, number, what, "move the definition to an earlier chapter")
+
+
+def add_cell(module: Module, number: int, source: str, orders: dict[str, int]):
+    """Sort one exported cell into the module: imports to the top, the rest in order."""
+    tree = parse(module.chapter, number, source)
+    lines = source.splitlines()
+    for index, node in enumerate(tree.body):
+        docstring = index == 0 and isinstance(node, ast.Expr)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for name in {n.id if isinstance(n, ast.Name) else n
+                         for n in imported_modules(node)}:
+                check_import(module, number, name, orders)
+            module.imports.append(ast.get_source_segment(source, node))
+            first, last = node.lineno - 1, node.end_lineno
+            lines[first:last] = [""] * (last - first)
+        elif docstring or not isinstance(
+            node, ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+        ):
+            what = f"line {node.lineno} runs code: `{ast.unparse(node)[:40]}`"
+            fail(module.chapter, number, what, "move it to a cell without export tag")
+        for name in public_names(node):
+            if name in module.public:
+                cure = "rename one, or untag the cell that only shows a draft"
+                fail(module.chapter, number, f"`{name}` is exported twice", cure)
+            module.public.append(name)
+    body = "\n".join(lines).strip()
+    if body:
+        module.bodies.append(body)
+
+
+def collect(root: Path = ROOT) -> dict[str, Module]:
+    """All modules of the book, by path, with the laws checked."""
+    paths = chapters(root)
+    orders = {module_name(path): order for order, path in enumerate(paths)}
+    modules: dict[str, Module] = {}
+    for order, chapter in enumerate(paths):
+        notebook = nbformat.read(chapter, as_version=4)
+        for number, cell in enumerate(notebook.cells, start=1):
+            package = destination(chapter, number, cell)
+            if package is None or cell.cell_type != "code":
+                continue
+            path = f"{package}/{module_name(chapter)}.py"
+            empty = Module(path, chapter, title_of(notebook), order)
+            add_cell(modules.setdefault(path, empty), number, cell.source, orders)
+    check_unique(modules)
+    return modules
+
+
+def check_unique(modules: dict[str, Module]):
+    """One public name, one chapter (the array functions and the layers apart)."""
+    seen: dict[tuple[str, str], Module] = {}
+    for module in modules.values():
+        for name in module.public:
+            key = (str(Path(module.path).parent), name)
+            if key in seen:
+                raise ExportError(
+                    f"{module.chapter.name}: `{name}` is already exported by "
+                    f"{seen[key].chapter.name}\n  cure: import it, or rename one"
+                )
+            seen[key] = module
+
+
+def render(module: Module) -> str:
+    """The module's text: header, imports, `__all__`, then the cells as written."""
+    number, _ = module.chapter.stem.split("_", 1)
+    kind = "Chapter" if number.isdigit() else "Appendix"
+    label = int(number) if number.isdigit() else number
+    page = f"chapters/{module.chapter.stem}"
+    parts = [
+        f'"""{kind} {label}, {module.title}: {page}.ipynb.\n\n{MARK}\n'
+        f'The derivation is the page {page}.html of the book.\n"""',
+        "\n".join(module.imports),
+        f"__all__ = {module.public!r}" if module.public else "",
+        *module.bodies,
+    ]
+    return tidy("\n\n\n".join(part for part in parts if part) + "\n", module.path)
+
+
+def tidy(source: str, path: str) -> str:
+    """Sort imports and format, as ruff would do to any file of ours."""
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["check", "--fix-only", "--select", "I,F401", "-q"], ["format"]):
+        done = subprocess.run(
+            [*ruff, *command, "--stdin-filename", path, "-"],
+            input=source, text=True, capture_output=True, cwd=ROOT, check=False,
+        )
+        if done.returncode:
+            raise ExportError(f"{path}: ruff cannot read it\n  {done.stderr}")
+        source = done.stdout
+    return source
+
+
+def strangers(root: Path, modules: dict[str, Module]) -> list[Path]:
+    """Python files under bnlib/ that no chapter writes."""
+    files = [p for p in (root / "bnlib").rglob("*.py") if p.name != "__init__.py"]
+    return [p for p in files if p.relative_to(root).as_posix() not in modules]
+
+
+def export(root: Path = ROOT, *, check: bool = False) -> list[str]:
+    """Write the modules, or with `check` return what differs, as diffs."""
+    modules = collect(root)
+    differences = []
+    for path in strangers(root, modules):
+        if check or MARK not in path.read_text():
+            text = f"{path.relative_to(root)} comes from no chapter"
+            differences.append(f"{text}\n  cure: move its code to a chapter, delete it")
+        else:
+            path.unlink()
+    for name, module in modules.items():
+        path, new = root / name, render(module)
+        old = path.read_text() if path.exists() else ""
+        if check:
+            lines = (old.splitlines(True), new.splitlines(True))
+            diff = difflib.unified_diff(*lines, f"{name} (now)", f"{name} (chapter)")
+            differences.append("".join(diff))
+        elif old != new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(new)
+            print(f"wrote {name}")
+    return [difference for difference in differences if difference]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if bnlib/ is stale")
+    check = parser.parse_args().check
+    try:
+        differences = export(check=check)
+    except ExportError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    if differences:
+        print(*differences, sep="\n", file=sys.stderr)
+        print("export: run `make export` and commit bnlib/", file=sys.stderr)
+        return 1
+    print("export: bnlib/ says what the chapters say" if check else "export: done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

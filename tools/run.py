@@ -1,0 +1,83 @@
+"""Run chapters and store their outputs, ready to commit.
+
+    python tools/run.py chapters/04_backward.ipynb ...
+
+Execution counts, timings and editor metadata are dropped, and the random identifiers
+of widgets are replaced by counted ones, so that running a chapter again without
+changing it changes nothing in git.
+"""
+
+import hashlib
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
+
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+
+
+def run(path: Path):
+    """Execute one notebook in place, its own folder as working directory."""
+    notebook = nbformat.read(path, as_version=4)
+    # Start without stored widgets: the client would add the new ones to the old.
+    notebook.metadata = {"kernelspec": notebook.metadata.get("kernelspec", KERNEL)}
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}
+    )
+    with client.setup_kernel():
+        cells = tqdm(notebook.cells, desc=path.stem, unit="cell", disable=None)
+        for index, cell in enumerate(cells):
+            client.execute_cell(cell, index)
+        client.set_widgets_metadata()
+    tidy(notebook)
+    path.write_text(stable_ids(nbformat.writes(notebook)) + "\n", encoding="utf-8")
+
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def tidy(notebook):
+    """Keep what a reader or a test uses, drop what only differs from run to run."""
+    widgets = notebook.metadata.get("widgets")
+    notebook.metadata = nbformat.NotebookNode(kernelspec=KERNEL)
+    if widgets and widgets[WIDGETS]["state"]:
+        notebook.metadata["widgets"] = widgets
+    for cell in notebook.cells:
+        for key in ("execution", "collapsed", "lines_to_next_cell"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = None
+
+
+def stable_ids(text: str) -> str:
+    """Replace each widget's random id by one counted in order of appearance."""
+    order = dict.fromkeys(re.findall(r'\b[0-9a-f]{32}\b', text))
+    for number, old in enumerate(order):
+        text = text.replace(old, hashlib.md5(str(number).encode()).hexdigest())
+    return text
+
+
+def main(paths: list[str]) -> int:
+    for path in map(Path, paths):
+        start = time.perf_counter()
+        try:
+            run(path)
+        except CellExecutionError as error:
+            print(f"{path}: a cell failed\n{error}", file=sys.stderr)
+            return 1
+        print(f"{path}: {time.perf_counter() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1:]))
