@@ -1,0 +1,152 @@
+// Widgets typeset their labels through MathJax 2's queue, which MathJax 3 lacks: without
+// this, a page with a formula and a slider throws.
+if (window.MathJax && !MathJax.Hub) {
+  const queue = ([, , element]) =>
+    MathJax.startup.promise.then(() => MathJax.typesetPromise([element]));
+  MathJax.Hub = { Queue: queue };
+}
+
+// Previews. A link to an equation, figure, theorem, section or citation shows what it points to
+// while the pointer rests on it or the keyboard is on it. Escape closes the preview; the
+// pointer may enter it. Other pages are fetched from the book itself, when first needed.
+(() => {
+  "use strict";
+
+  const DELAY = 250; // ms, so that a pointer passing by opens nothing
+  const LINKS = ".bd-article a[href]:not(.headerlink, .sd-stretched-link, .image-reference)";
+  const BLOCKS =
+    "div.math, figure, div.proof, div.admonition, div.citation, aside.footnote, " +
+    "div.literal-block-wrapper, table, dt, section";
+  const NOISE = "script, button, .headerlink, .copybtn, mjx-assistive-mml";
+
+  const here = new URL(location.href);
+  const pages = new Map();
+  let box = null; // the preview shown
+  let owner = null; // its link
+  let timer = 0;
+
+  function page(url) {
+    const path = url.pathname;
+    if (path === here.pathname) return Promise.resolve(document);
+    if (!pages.has(path)) {
+      const text = fetch(path).then((answer) => (answer.ok ? answer.text() : ""));
+      pages.set(
+        path,
+        text.then((html) => new DOMParser().parseFromString(html, "text/html")),
+      );
+    }
+    return pages.get(path);
+  }
+
+  // The element to show for a link's target, or null where there is nothing to show.
+  function find(doc, url) {
+    const id = decodeURIComponent(url.hash.slice(1));
+    if (!id) return doc.querySelector(".bd-article section");
+    let target = doc.getElementById(id);
+    // A second label of the same thing is an empty <span> before or inside it.
+    if (target?.matches("span:empty")) {
+      const next = target.nextElementSibling;
+      target = next?.matches(BLOCKS) ? next : target;
+    }
+    return target?.closest(BLOCKS) ?? null;
+  }
+
+  // A section is shown by its heading and first paragraph, a term with its definition.
+  function excerpt(target) {
+    if (target.matches("section")) {
+      const wanted = ":scope > :is(h1, h2, h3, h4), :scope > p";
+      return [...target.querySelectorAll(wanted)].slice(0, 2);
+    }
+    if (target.matches("dt")) return [target, target.nextElementSibling];
+    return [target];
+  }
+
+  function copy(element, base) {
+    const clone = document.importNode(element, true);
+    clone.querySelectorAll(NOISE).forEach((node) => node.remove());
+    for (const node of [clone, ...clone.querySelectorAll("*")]) {
+      node.removeAttribute("id");
+      for (const name of ["src", "href"]) {
+        const value = node.getAttribute(name);
+        if (value) node.setAttribute(name, new URL(value, base).href);
+      }
+    }
+    return clone;
+  }
+
+  async function content(url) {
+    const doc = await page(url);
+    const target = find(doc, url);
+    if (!target || target.querySelector(".jupyter-widgets, .widget-subarea")) return [];
+    const clones = excerpt(target).filter(Boolean).map((e) => copy(e, url));
+    // A page without formulas of its own has no MathJax to show those of others.
+    const raw = doc !== document && clones.some((c) => c.matches(".math, :has(.math)"));
+    return raw && !window.MathJax?.typesetPromise ? [] : clones;
+  }
+
+  function place(link) {
+    const { left, top, bottom } = link.getBoundingClientRect();
+    const gap = 6;
+    const below = innerHeight - bottom > box.offsetHeight + gap || top < innerHeight / 2;
+    const x = Math.min(left, document.documentElement.clientWidth - box.offsetWidth - 12);
+    box.style.left = `${Math.max(12, x)}px`;
+    box.style.top = `${below ? bottom + gap : top - gap - box.offsetHeight}px`;
+  }
+
+  function hide() {
+    clearTimeout(timer);
+    box?.remove();
+    owner?.removeAttribute("aria-describedby");
+    box = owner = null;
+  }
+
+  function hideSoon() {
+    clearTimeout(timer);
+    timer = setTimeout(hide, DELAY);
+  }
+
+  async function show(link) {
+    const clones = await content(new URL(link.href)).catch(() => []); // offline: no preview
+    const wanted = link.matches(":hover, :focus-visible");
+    if (!clones.length || !wanted) return;
+    hide();
+    box = document.createElement("div");
+    box.className = "bn-preview";
+    box.id = "bn-preview";
+    box.role = "tooltip";
+    box.append(...clones);
+    box.addEventListener("mouseenter", () => clearTimeout(timer));
+    box.addEventListener("mouseleave", hideSoon);
+    owner = link;
+    owner.setAttribute("aria-describedby", box.id);
+    document.body.append(box);
+    place(link);
+    if (window.MathJax?.typesetPromise) {
+      await MathJax.typesetPromise([box]);
+      if (owner === link) place(link);
+    }
+  }
+
+  function showSoon(link) {
+    clearTimeout(timer);
+    if (link !== owner) timer = setTimeout(show, DELAY, link);
+  }
+
+  function internal(link) {
+    const url = new URL(link.href);
+    return url.origin === here.origin && /(\.html|\/)$/.test(url.pathname);
+  }
+
+  addEventListener("DOMContentLoaded", () => {
+    for (const link of document.querySelectorAll(LINKS)) {
+      if (!internal(link)) continue;
+      link.addEventListener("mouseenter", () => showSoon(link));
+      link.addEventListener("mouseleave", hideSoon);
+      link.addEventListener("focus", () => link.matches(":focus-visible") && showSoon(link));
+      link.addEventListener("blur", hideSoon);
+      link.addEventListener("click", hide);
+    }
+  });
+  addEventListener("keydown", (event) => event.key === "Escape" && hide());
+  addEventListener("scroll", (event) => event.target !== box && hide(), true);
+})();

