@@ -1,0 +1,1 @@
+"""Long runs whose committed output, results/*.json, the chapters read."""

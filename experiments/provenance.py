@@ -1,0 +1,70 @@
+"""What every results file says about itself, and how it is written.
+
+A script notes `time.perf_counter()` when it starts, and ends with
+`write(path, rounded({"provenance": provenance(...), "definitions": {...}, ...}))`.
+"""
+
+import json
+import os
+import platform
+import re
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy
+import torch
+
+from bnlib.data import CHECKSUMS
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def provenance(command, config, seeds, datasets, started):
+    """Return how a result came about.
+
+    command : str, what to type to repeat it. config : dict of every setting. seeds :
+    list of int. datasets : list of "mnist", "fashion-mnist", whose checksums are
+    recorded. started : time.perf_counter() at the start.
+    """
+    files = {n: s for n, s in CHECKSUMS.items() if n.split("/")[0] in datasets}
+    return {
+        "command": command,
+        "config": config,
+        "seeds": seeds,
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "torch": torch.__version__,
+        },
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "data_sha256": files,
+        "wall_time_s": round(time.perf_counter() - started, 1),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def rounded(value, digits=4):
+    """Return nested lists and dicts with every float rounded to significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def write(path, result):
+    """Write a result as JSON, whole or not at all; refuses nan and infinity."""
+    text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
+    # A list of numbers on one line: a change of one run is then a diff of a few lines.
+    flat = re.compile(r"\[[^][{}\"]*\]")
+    text = flat.sub(lambda m: re.sub(r"\s+", " ", m[0]).replace("[ ", "["), text)
+    text = re.sub(r"(?<=[\d.]) \]", "]", text)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as new:
+        whole = Path(new) / path.name
+        whole.write_text(text + "\n", encoding="utf-8")
+        os.replace(whole, path)
