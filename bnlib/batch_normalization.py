@@ -1,0 +1,113 @@
+"""Chapter 3, Batch normalization: chapters/03_batch_normalization.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/03_batch_normalization.html of the book.
+"""
+
+from bnlib.gradient_checking import check_floats, check_shape
+
+__all__ = [
+    "moments",
+    "normalize",
+    "affine",
+    "batch_axes",
+    "per_channel",
+    "check_variance",
+    "batch_norm",
+]
+
+
+def moments(x, axes=0):
+    r"""Return mean and (biased) variance of x over `axes`, kept as axes of length 1.
+
+    mean = (1/m) sum(x),   var = (1/m) sum((x - mean)^2)
+
+    x : floating-point array or tensor. axes : int or tuple of ints.
+    Shapes: (N, C) -> (1, C) for axes=0; (N, C, H, W) -> (1, C, 1, 1) for (0, 2, 3).
+    dtype and device of the results are those of x. Raises what `check_floats` raises.
+    Source: Ioffe & Szegedy 2015, Algorithm 1, lines 1 and 2.
+    """
+    check_floats("x", x)
+    mean = x.mean(axis=axes, keepdims=True)
+    var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)
+    return mean, var
+
+
+def normalize(x, mean, var, eps=1e-5):
+    r"""Return xhat = (x - mean) / sqrt(var + eps).
+
+    x : floating-point array or tensor. mean, var : anything that broadcasts against x.
+    eps : number added to the variance, in the units of x squared.
+    Shape and dtype of x are kept. Source: Ioffe & Szegedy 2015, Algorithm 1, line 3.
+    """
+    return (x - mean) / (var + eps) ** 0.5
+
+
+def affine(xhat, gamma=None, beta=None):
+    """Return y = gamma * xhat + beta; None stands for gamma = 1 or beta = 0.
+
+    xhat : array or tensor. gamma, beta : anything that broadcasts against it.
+    Source: Ioffe & Szegedy 2015, Algorithm 1, line 4.
+    """
+    y = xhat if gamma is None else gamma * xhat
+    return y if beta is None else y + beta
+
+
+def batch_axes(x):
+    """Return the axes batch normalization averages over: all but axis 1."""
+    return (0, *range(2, x.ndim))
+
+
+def per_channel(name, p, x):
+    """Return the parameter p, shape (C,), shaped to broadcast along axis 1 of x.
+
+    (C,) -> (1, C, 1, ...). None stays None. Raises ValueError for another length and
+    TypeError for another dtype than that of x.
+    """
+    if p is None:
+        return None
+    check_floats(name, p)
+    check_shape(name, p, (x.shape[1],), f"x has {x.shape[1]} channels in axis 1")
+    if p.dtype != x.dtype:
+        cure = f"convert {name}: the result would silently change its dtype"
+        raise TypeError(
+            f"{name} must have the dtype of x, {x.dtype}, got {p.dtype}; {cure}"
+        )
+    return p.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def check_variance(var, eps):
+    """Raise ValueError unless var + eps is positive and finite everywhere."""
+    if not (isinstance(eps, int | float) and 0 <= eps < float("inf")):
+        raise ValueError(f"eps must be a number >= 0, got {eps!r}; 1e-5 is usual")
+    if not (abs(var) < float("inf")).all():
+        cure = "convert x to a wider dtype, or scale it down"
+        raise ValueError(f"the variance of x overflows {var.dtype}; {cure}")
+    if not (var + eps > 0).all():
+        cure = "pass a positive eps; 1e-5 is usual"
+        raise ValueError(f"a feature is constant and eps is {eps}, so 0/0; {cure}")
+
+
+def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
+    r"""Normalize every channel of x over the batch, then scale and shift it.
+
+    y = gamma * (x - mean) / sqrt(var + eps) + beta, moments over all axes but 1
+
+    x : numpy array or torch tensor (N, C, ...), floating-point. gamma, beta : (C,), of
+    the dtype of x; None stands for 1 and 0. eps : number >= 0, inside the root.
+
+    Returns (y, cache): y of the shape and dtype of x; cache = (xhat, std, gamma), with
+    std = sqrt(var + eps), for `batch_norm_backward`. Statistics are computed in the
+    dtype of x: prefer float32 or float64. One value per channel gives y = beta.
+    Raises TypeError and ValueError naming the argument, see `check_floats`,
+    `per_channel`, `check_variance`.
+    In torch.nn, gamma is called `weight` and beta `bias`.
+    Source: Ioffe & Szegedy 2015, Algorithm 1.
+    """
+    check_floats("x", x, min_ndim=2, layout="(N, C) or (N, C, ...)")
+    gamma, beta = per_channel("gamma", gamma, x), per_channel("beta", beta, x)
+    mean, var = moments(x, batch_axes(x))
+    check_variance(var, eps)
+    xhat = normalize(x, mean, var, eps)
+    y = affine(xhat, gamma, beta)
+    return y, (xhat, (var + eps) ** 0.5, gamma)
