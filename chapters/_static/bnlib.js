@@ -6,6 +6,30 @@ if (window.MathJax && !MathJax.Hub) {
   MathJax.Hub = { Queue: queue };
 }
 
+// Sliders say their name, their value and what the figure now shows: the widgets' script
+// gives the handle no name and reads out the index of the frame.
+(() => {
+  "use strict";
+
+  function speak() {
+    for (const handle of document.querySelectorAll(".widget-slider [role=slider]")) {
+      const slider = handle.closest(".widget-slider");
+      const [label, readout] = [".widget-label", ".widget-readout"].map(
+        (part) => slider.querySelector(part)?.textContent.trim(),
+      );
+      const figure = slider.parentElement.querySelector("[role=img][aria-label]");
+      const value = [readout, figure?.getAttribute("aria-label")].filter(Boolean).join(": ");
+      if (label) handle.setAttribute("aria-label", label);
+      if (value) handle.setAttribute("aria-valuetext", value);
+    }
+  }
+
+  if (document.querySelector('script[type="application/vnd.jupyter.widget-view+json"]')) {
+    const changes = { childList: true, subtree: true, attributeFilter: ["aria-valuenow"] };
+    new MutationObserver(speak).observe(document.querySelector("main"), changes);
+  }
+})();
+
 // Previews. A link to an equation, figure, theorem, section or citation shows what it points to
 // while the pointer rests on it or the keyboard is on it. Escape closes the preview; the
 // pointer may enter it. Other pages are fetched from the book itself, when first needed.
