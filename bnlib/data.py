@@ -75,11 +75,11 @@ def _need(module):
 
 
 def _parse_idx(data, name):
-    if data[:3] != b"\x00\x00\x08" or len(data) < 4 + 4 * data[3]:
+    start = 4 + 4 * data[3] if len(data) > 3 else 4
+    if data[:3] != b"\x00\x00\x08" or len(data) < start:
         found = f"{len(data):,} bytes that begin with {data[:4].hex(' ') or 'nothing'}"
         expected = "00 00 08 (idx format, unsigned bytes), the number of axes, the axes"
         raise _problem(name, found, expected, "check that this is an idx file")
-    start = 4 + 4 * data[3]
     shape = tuple(np.frombuffer(data[4:start], dtype=">u4").tolist())
     if len(data) != start + math.prod(shape):
         expected = f"{start} + {math.prod(shape):,} bytes, as its shape {shape} says"

@@ -59,9 +59,9 @@ def write(path, result):
     """Write a result as JSON, whole or not at all; refuses nan and infinity."""
     text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
     # A list of numbers on one line: a change of one run is then a diff of a few lines.
-    flat = re.compile(r"\[[^][{}\"]*\]")
-    text = flat.sub(lambda m: re.sub(r"\s+", " ", m[0]).replace("[ ", "["), text)
-    text = re.sub(r"(?<=[\d.]) \]", "]", text)
+    # (Only the layout has line breaks: inside a JSON string they are escaped.)
+    flat = re.compile(r"\[\n[^][{}\"]*\]")
+    text = flat.sub(lambda m: f"[{' '.join(m[0][1:-1].split())}]", text)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as new:
