@@ -1,0 +1,107 @@
+"""Chapter 2, Whitening: chapters/02_whitening.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/02_whitening.html of the book.
+"""
+
+import numpy as np
+
+from bnlib.gradient_checking import check_floats, check_shape
+
+__all__ = ["covariance", "zca_whiten", "zca_whiten_backward", "newton_schulz"]
+
+
+def covariance(x):
+    r"""Return the (biased) covariance matrix of the rows of x.
+
+    Sigma = (1/m) (x - mean)^T (x - mean)
+
+    x : numpy array or torch tensor (N, C), floating-point. Returns (C, C), same dtype.
+    Raises TypeError or ValueError for anything else, see `check_floats`.
+    Source: Ioffe & Szegedy 2015, section 2.
+    """
+    check_floats("x", x, min_ndim=2, layout="(N, C)")
+    if x.ndim != 2:
+        shape = tuple(x.shape)
+        raise ValueError(
+            f"x must have shape (N, C), got {shape}; flatten all but axis 0"
+        )
+    centred = x - x.mean(axis=0)
+    return centred.T @ centred / x.shape[0]
+
+
+def zca_whiten(x, *, eps=1e-5):
+    r"""Whiten a batch: give it mean 0 and (up to eps) the identity as covariance.
+
+    y = (x - mean) U (Lambda + eps)^(-1/2) U^T,   Sigma = U Lambda U^T
+
+    x : numpy array (N, C), float32 or float64 (numpy and torch share no spelling of the
+    eigendecomposition; for tensors see `newton_schulz`). eps : number >= 0, added to
+    the eigenvalues. Returns (y, cache), y like x; the cache is for
+    `zca_whiten_backward`. With C = 1 this is batch normalization.
+    Raises TypeError for other types, ValueError for a singular covariance with eps = 0.
+    Source: Ioffe & Szegedy 2015, section 2; Huang et al. 2018, equation 5.
+    """
+    if not isinstance(x, np.ndarray):
+        cure = "use numpy.asarray(x), or newton_schulz(covariance(x)) for tensors"
+        raise TypeError(f"x must be a numpy array, got {type(x).__name__}; {cure}")
+    values, vectors = np.linalg.eigh(covariance(x))
+    values = np.maximum(values, 0) + eps  # rounding can make a zero slightly negative
+    if not values.min() > values.max() * np.finfo(x.dtype).eps:
+        cure = "pass a positive eps, more examples, or fewer features"
+        raise ValueError(f"the covariance of x {x.shape} is singular; {cure}")
+    centred = x - x.mean(axis=0)
+    y = centred @ (vectors * values**-0.5) @ vectors.T
+    return y, (centred, values, vectors)
+
+
+def zca_whiten_backward(dy, cache):
+    r"""Return dx, the gradient of `zca_whiten` with respect to its input.
+
+    dx = c(dy W + (2/m) xc dSigma),  dSigma = U (K o (U^T sym(xc^T dy) U)) U^T,
+    K_ij = -1 / (sqrt(l_i l_j) (sqrt(l_i) + sqrt(l_j))),  c: subtract the column means
+
+    dy : (N, C), gradient with respect to y. cache : from `zca_whiten`. Returns (N, C).
+    Right also where eigenvalues coincide. Raises TypeError or ValueError for a dy that
+    is not a finite floating-point array of the shape of y. Source: chapter 2.
+    """
+    centred, values, vectors = cache
+    check_floats("dy", dy)
+    check_shape("dy", dy, centred.shape, "that is the shape of y")
+    root = values**0.5
+    kernel = -1 / (np.outer(root, root) * (root[:, None] + root))
+    inverse_root = (vectors / root) @ vectors.T
+    dw = centred.T @ dy
+    dw = vectors.T @ (dw + dw.T) @ vectors / 2
+    dsigma = vectors @ (kernel * dw) @ vectors.T
+    dx = dy @ inverse_root + 2 / len(dy) * centred @ dsigma
+    return dx - dx.mean(axis=0)
+
+
+def newton_schulz(sigma, *, iterations=5):
+    r"""Approximate the inverse square root of a covariance matrix by matrix products.
+
+    M = (3 I - Z Y) / 2,   Y <- Y M,   Z <- M Z,   from Y = sigma / tr sigma and Z = I;
+    the result is Z / sqrt(tr sigma)
+
+    sigma : numpy array or torch tensor (C, C), symmetric, positive definite (add eps to
+    its diagonal). iterations : int >= 0; directions of small variance come last, an
+    eigenvalue l needs about log(tr sigma / l) / (2 log 1.5) of them, and a few more.
+    More never hurt. Returns (C, C), dtype of sigma; differentiable by autograd.
+    Raises ValueError for a matrix that is not square or has no positive trace.
+    Source: Huang et al. 2019, equation 6, in the stable coupled form of Higham 2008.
+    """
+    check_floats("sigma", sigma, min_ndim=2, layout="(C, C)")
+    check_shape("sigma", sigma, (len(sigma), len(sigma)), "a covariance is square")
+    trace = sigma.trace()
+    if not trace > 0:
+        raise ValueError(
+            f"sigma must have a positive trace, got {float(trace)}; add eps"
+        )
+    identity = sigma * 0
+    identity[range(len(sigma)), range(len(sigma))] = 1
+    y, z = sigma / trace, identity
+    for _ in range(iterations):
+        m = (3 * identity - z @ y) / 2
+        y, z = y @ m, m @ z
+    return z / trace**0.5
