@@ -1,6 +1,5 @@
 """The committed results say how they came about, and their scripts still run."""
 
-import hashlib
 import json
 import math
 import os
@@ -193,11 +192,30 @@ def test_percentiles_measure_leaves_the_network_alone():
 
 
 def test_drift_of_a_made_up_unit():
-    """A median that goes 0, 1, 3 with spreads 1, 2, 3 has drifted by 3 / 2."""
-    median = torch.tensor([0.0, 1.0, 3.0])
-    spread = torch.tensor([1.0, 2.0, 3.0])
+    """A median that goes 0, 3, 1 with spreads 1, 1, 4 has drifted by 3 / 2."""
+    median = torch.tensor([0.0, 3.0, 1.0])
+    spread = torch.tensor([1.0, 1.0, 4.0])
     levels = torch.stack([median - spread / 4, median, median + 3 * spread / 4], dim=1)
     assert mnist_percentiles.drifts(levels[:, :, None]).tolist() == [1.5]
+
+
+def test_summary_of_made_up_runs():
+    run = {"drift": 1.0, "late_drift": 0.5, "saturation": [[0.1, 0.2]] * 3}
+    runs = [
+        {**run, "network": kind, "test_accuracy": [0.1, last]}
+        for last in (0.2, 0.4, 0.9)
+        for kind in mnist_percentiles.NETWORKS
+    ]
+    summary = mnist_percentiles.summarise([0, 1000], runs)
+    for of_network in summary.values():
+        accuracy = of_network["test_accuracy_at_1000"]
+        assert accuracy == of_network["final_test_accuracy"]
+        assert accuracy["per_seed"] == [0.2, 0.4, 0.9]
+        assert accuracy["mean"] == pytest.approx(0.5)
+        assert accuracy["sd"] == pytest.approx(0.13**0.5)
+        assert of_network["final_saturation_last_hidden"]["mean"] == pytest.approx(0.2)
+    single = mnist_percentiles.summarise([0, 1000], runs[:2])
+    assert single["baseline"]["drift"]["sd"] is None
 
 
 # What the data contain
@@ -224,13 +242,21 @@ def test_rounding_keeps_four_digits_and_all_else():
     }
 
 
-def test_writing_is_compact_whole_or_not_at_all(tmp_path):
+def test_writing_is_compact_whole_or_not_at_all(tmp_path, monkeypatch):
     result = {"runs": [{"x": [1, 2.5, -3e-9], "y": [[1, 2], [3, 4]], "z": "a [ 1 ] b"}]}
     write(tmp_path / "new" / "r.json", result)
     text = (tmp_path / "new" / "r.json").read_text()
     assert json.loads(text) == result and '"x": [1, 2.5, -3e-09]' in text
-    digest = hashlib.sha256(text.encode()).digest()
     with pytest.raises(ValueError, match="JSON"):
         write(tmp_path / "new" / "r.json", {"x": math.nan})
+
+    def full(path, text, encoding=None):
+        with open(path, "w") as file:
+            file.write(text[:5])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        write(tmp_path / "new" / "r.json", {"x": 2.5})
     (kept,) = (tmp_path / "new").iterdir()
-    assert hashlib.sha256(kept.read_bytes()).digest() == digest
+    assert kept.read_text() == text
