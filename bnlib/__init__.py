@@ -1,0 +1,36 @@
+"""bnlib: normalization for neural networks, extracted from the book that derives it.
+
+Every function comes from a chapter of *Batch Normalization from the ground up*, in the
+order of its table of contents. Importing this package needs numpy alone.
+"""
+
+from importlib.metadata import version
+
+from bnlib.backward import batch_norm_backward
+from bnlib.batch_normalization import affine, batch_norm, moments, normalize
+from bnlib.covariate_shift import ActivationRecorder, drift
+from bnlib.gradient_checking import gradcheck, numerical_gradient, relative_error
+from bnlib.whitening import (
+    covariance,
+    newton_schulz,
+    zca_whiten,
+    zca_whiten_backward,
+)
+
+__version__ = version("bnlib")
+__all__ = [  # in the order of the chapters
+    "gradcheck",
+    "numerical_gradient",
+    "relative_error",
+    "ActivationRecorder",
+    "drift",
+    "covariance",
+    "zca_whiten",
+    "zca_whiten_backward",
+    "newton_schulz",
+    "moments",
+    "normalize",
+    "affine",
+    "batch_norm",
+    "batch_norm_backward",
+]

@@ -1,0 +1,89 @@
+"""Chapter 1, Internal covariate shift: chapters/01_covariate_shift.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/01_covariate_shift.html of the book.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from bnlib.gradient_checking import check_floats
+
+__all__ = ["ActivationRecorder", "drift"]
+
+
+class ActivationRecorder:
+    """Record percentiles of a layer's outputs, unit by unit, at chosen training steps.
+
+    module : a torch.nn.Module whose output has shape (N, C) or (N, C, ...).
+    percentiles : the percentiles taken over all axes but 1.
+
+        recorder = ActivationRecorder(model[2])
+        with recorder.at(step), torch.no_grad():
+            model(fixed_batch)
+
+    `steps` lists the steps recorded; `percentiles` is an array (steps, percentiles, C)
+    in the units of the activations. Training is not touched: the hook exists only
+    inside `at`, and outputs are copied, detached.
+    Raises TypeError for another module, ValueError for percentiles outside 0 ... 100 or
+    an output that is not finite, RuntimeError if the module did not run exactly once.
+    Source: Ioffe & Szegedy 2015, figure 1 (b, c).
+    """
+
+    def __init__(self, module, percentiles=(15, 50, 85)):
+        if not hasattr(module, "register_forward_hook"):
+            got = type(module).__name__
+            raise TypeError(
+                f"module must be a torch.nn.Module, got {got}; pass a layer"
+            )
+        if not all(0 <= q <= 100 for q in percentiles):
+            raise ValueError(f"percentiles must lie in 0 ... 100, got {percentiles}")
+        self.module = module
+        self.levels = tuple(percentiles)
+        self.steps = []
+        self._rows = []
+
+    @contextmanager
+    def at(self, step):
+        """Record the one forward pass of the module inside the `with` block."""
+        seen = []
+        hook = self.module.register_forward_hook(lambda _m, _in, out: seen.append(out))
+        try:
+            yield self
+        finally:
+            hook.remove()
+        if len(seen) != 1:
+            cure = "run the whole model once on one batch inside the block"
+            raise RuntimeError(f"the module ran {len(seen)} times, not once; {cure}")
+        out = seen[0].detach().cpu().numpy()
+        check_floats("the module's output", out, min_ndim=2, layout="(N, C, ...)")
+        axes = (0, *range(2, out.ndim))
+        self._rows.append(np.percentile(out, self.levels, axis=axes))
+        self.steps.append(step)
+
+    @property
+    def percentiles(self):
+        """Array (steps, percentiles, C); empty before the first recording."""
+        return np.array(self._rows)
+
+
+def drift(percentiles):
+    """Return how far each unit's median wandered, in widths of its distribution.
+
+    drift = (max_s q50 - min_s q50) / mean_s (q85 - q15), s the recorded steps
+
+    percentiles : array (steps, 3, C), low, middle, high, as `ActivationRecorder` gives.
+    Returns (C,), no unit. Raises ValueError for another shape, or a unit that is
+    constant over the batch at every step. Source: chapter 1.
+    """
+    check_floats("percentiles", percentiles)
+    if percentiles.ndim != 3 or percentiles.shape[1] != 3:
+        shape = percentiles.shape
+        raise ValueError(f"percentiles must have shape (steps, 3, C), got {shape}")
+    low, middle, high = percentiles.swapaxes(0, 1)
+    width = (high - low).mean(axis=0)
+    if not (width > 0).all():
+        dead = int((width <= 0).sum())
+        raise ValueError(f"{dead} units are constant over the batch; leave them out")
+    return (middle.max(axis=0) - middle.min(axis=0)) / width
