@@ -6,6 +6,20 @@ if (window.MathJax && !MathJax.Hub) {
   MathJax.Hub = { Queue: queue };
 }
 
+// Paper is white, whatever the screen is.
+(() => {
+  "use strict";
+
+  const page = document.documentElement.dataset;
+  let onScreen = page.theme;
+
+  addEventListener("beforeprint", () => {
+    onScreen = page.theme;
+    page.theme = "light";
+  });
+  addEventListener("afterprint", () => (page.theme = onScreen));
+})();
+
 // Sliders say their name, their value and what the figure now shows: the widgets' script
 // gives the handle no name and reads out the index of the frame.
 (() => {
