@@ -48,7 +48,7 @@ book: $(READY) vendor  ## build the site into _build/html
 test: check book  ## every check there is
 	@echo "== chapters re-executed, functions against PyTorch, the site in a browser"
 	@$(PY) -m pytest -n 2 --dist loadscope tests chapters \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+	  -rs --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
 check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check tools tests bnlib experiments

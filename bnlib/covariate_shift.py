@@ -10,7 +10,14 @@ import numpy as np
 
 from bnlib.gradient_checking import check_floats
 
-__all__ = ["ActivationRecorder", "drift"]
+__all__ = ["channel_percentiles", "ActivationRecorder", "drift"]
+
+
+def channel_percentiles(out, levels):
+    """Return percentiles over all axes but 1: (N, C, ...) -> array (levels, C)."""
+    out = out.detach().cpu().numpy()
+    check_floats("the module's output", out, min_ndim=2, layout="(N, C, ...)")
+    return np.percentile(out, levels, axis=(0, *range(2, out.ndim)))
 
 
 class ActivationRecorder:
@@ -26,8 +33,8 @@ class ActivationRecorder:
     `steps` lists the steps recorded; `percentiles` is an array (steps, percentiles, C)
     in the units of the activations. Training is not touched: the hook exists only
     inside `at`, and outputs are copied, detached.
-    Raises TypeError for another module, ValueError for percentiles outside 0 ... 100 or
-    an output that is not finite, RuntimeError if the module did not run exactly once.
+    Raises TypeError for another module, ValueError for an output that is not finite,
+    RuntimeError if the module did not run exactly once.
     Source: Ioffe & Szegedy 2015, figure 1 (b, c).
     """
 
@@ -37,8 +44,6 @@ class ActivationRecorder:
             raise TypeError(
                 f"module must be a torch.nn.Module, got {got}; pass a layer"
             )
-        if not all(0 <= q <= 100 for q in percentiles):
-            raise ValueError(f"percentiles must lie in 0 ... 100, got {percentiles}")
         self.module = module
         self.levels = tuple(percentiles)
         self.steps = []
@@ -48,18 +53,12 @@ class ActivationRecorder:
     def at(self, step):
         """Record the one forward pass of the module inside the `with` block."""
         seen = []
-        hook = self.module.register_forward_hook(lambda _m, _in, out: seen.append(out))
-        try:
+        with self.module.register_forward_hook(lambda _m, _in, out: seen.append(out)):
             yield self
-        finally:
-            hook.remove()
         if len(seen) != 1:
             cure = "run the whole model once on one batch inside the block"
             raise RuntimeError(f"the module ran {len(seen)} times, not once; {cure}")
-        out = seen[0].detach().cpu().numpy()
-        check_floats("the module's output", out, min_ndim=2, layout="(N, C, ...)")
-        axes = (0, *range(2, out.ndim))
-        self._rows.append(np.percentile(out, self.levels, axis=axes))
+        self._rows.append(channel_percentiles(seen[0], self.levels))
         self.steps.append(step)
 
     @property

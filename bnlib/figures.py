@@ -4,6 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/A2_figures.html of the book.
 """
 
+import html
 import itertools
 import re
 from io import StringIO
@@ -24,6 +25,8 @@ COLOURS = {
     "orange": "#E69F00",
     "sky": "#56B4E9",
 }
+
+
 _DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))]
 
 
@@ -79,6 +82,13 @@ class _Movable(widgets.VBox):
         return f"<movable figure: {len(self.children[1].children)} frames>"
 
 
+def _frame(figure, sentence, salt):
+    """One position of the slider: the picture, and the sentence for screen readers."""
+    label = html.escape(sentence, quote=True)
+    svg = to_svg(figure, salt)
+    return widgets.HTML(f'<div role="img" aria-label="{label}">{svg}</div>')
+
+
 def movable(draw, values, *, label, describe, show=str, start=0):
     """Return a figure with a slider, one pre-drawn frame per value.
 
@@ -98,11 +108,7 @@ def movable(draw, values, *, label, describe, show=str, start=0):
         )
     salt = next(_figures)
     frames = [
-        widgets.HTML(
-            f'<div role="img" aria-label="{describe(value)}">'
-            + to_svg(draw(value), f"{salt}-{number}")
-            + "</div>"
-        )
+        _frame(draw(value), describe(value), f"{salt}-{number}")
         for number, value in enumerate(values)
     ]
     stack = widgets.Stack(children=frames, selected_index=start)

@@ -15,6 +15,16 @@ __all__ = [
 ]
 
 
+def _check_finite(name, x):
+    finite = abs(x) < float("inf")  # false for NaN too
+    if not finite.all():
+        bad = int((~finite).sum())
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in {bad} values of shape "
+            f"{tuple(x.shape)}; find where they come from, or drop those examples"
+        )
+
+
 def check_floats(name, x, *, min_ndim=0, layout="any shape"):
     """Raise an error with a cure unless x is a non-empty, finite, floating-point array.
 
@@ -42,13 +52,7 @@ def check_floats(name, x, *, min_ndim=0, layout="any shape"):
         )
     if 0 in shape:
         raise ValueError(f"{name} is empty, shape {shape}; drop empty batches first")
-    finite = abs(x) < float("inf")  # false for NaN too
-    if not finite.all():
-        bad = int((~finite).sum())
-        raise ValueError(
-            f"{name} must be finite, got NaN or infinity in {bad} of {shape} values; "
-            f"find where it comes from, or drop those examples"
-        )
+    _check_finite(name, x)
 
 
 def check_shape(name, x, shape, because):
@@ -111,7 +115,9 @@ def gradcheck(forward, backward, *inputs, dy=None, seed=0, rtol=1e-6, step=1e-5)
     """
     y = forward(*inputs)
     given = dy is not None
-    dy = dy if given else np.random.default_rng(seed).normal(size=np.shape(y))
+    # Its own stream: inputs drawn from default_rng(seed) must not come out equal to dy.
+    own = np.random.default_rng([seed, len(inputs), 2015])
+    dy = dy if given else own.normal(size=np.shape(y))
     gradients = backward(dy, *inputs)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(inputs):

@@ -22,7 +22,9 @@ def draw():
     fig, axes = plt.subplots(1, 3, figsize=(9, 2.9), width_ratios=(1.2, 1, 1))
     colours = (figures.COLOURS["vermilion"], figures.COLOURS["blue"])
     axes[2].sharey(axes[1])
-    for band, (network, title), colour in zip(axes[1:], TITLES.items(), colours):
+    for band, (network, title), colour in zip(
+        axes[1:], TITLES.items(), colours, strict=True
+    ):
         for run in (r for r in mnist["runs"] if r["network"] == network):
             line = {"color": colour, "linestyle": "-", "linewidth": 1.2}
             label = title if run["seed"] == mnist["provenance"]["seeds"][0] else None
@@ -34,7 +36,7 @@ def draw():
         band.set(title=title, xlabel="step", xticks=(0, 25_000, 50_000))
     axes[0].set(xlabel="step", ylabel="test accuracy", title="MNIST, five seeds each")
     axes[0].set_xlim(left=10)
-    axes[0].legend()
+    axes[0].legend(loc="lower right")
     axes[1].set_ylabel("input of a sigmoid")
     return fig
 

@@ -97,8 +97,8 @@ def public_names(node: ast.stmt) -> list[str]:
         names = [node.name]
     elif isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        names = [t.id for target in targets for t in ast.walk(target)
-                 if isinstance(t, ast.Name)]
+        nodes = [n for target in targets for n in ast.walk(target)]
+        names = [n.id for n in nodes if isinstance(n, ast.Name)]
     else:
         names = []
     return [name for name in names if not name.startswith("_")]
@@ -137,8 +137,7 @@ def add_cell(module: Module, number: int, source: str, orders: dict[str, int]):
     for index, node in enumerate(tree.body):
         docstring = index == 0 and isinstance(node, ast.Expr)
         if isinstance(node, ast.Import | ast.ImportFrom):
-            for name in {n.id if isinstance(n, ast.Name) else n
-                         for n in imported_modules(node)}:
+            for name in imported_modules(node):
                 check_import(module, number, name, orders)
             module.imports.append(ast.get_source_segment(source, node))
             first, last = node.lineno - 1, node.end_lineno
@@ -212,7 +211,11 @@ def tidy(source: str, path: str) -> str:
     for command in (["check", "--fix-only", "--select", "I,F401", "-q"], ["format"]):
         done = subprocess.run(
             [*ruff, *command, "--stdin-filename", path, "-"],
-            input=source, text=True, capture_output=True, cwd=ROOT, check=False,
+            input=source,
+            text=True,
+            capture_output=True,
+            cwd=ROOT,
+            check=False,
         )
         if done.returncode:
             raise ExportError(f"{path}: ruff cannot read it\n  {done.stderr}")

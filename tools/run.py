@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import nbformat
+from export import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
@@ -55,11 +56,19 @@ def tidy(notebook):
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = None
+                if "traceback" in output:
+                    output.traceback = [without_paths(t) for t in output.traceback]
+
+
+def without_paths(traceback: str) -> str:
+    """Name files in a traceback from the repository or the library on, no machine."""
+    traceback = traceback.replace(f"{ROOT}/", "")
+    return re.sub(r"[~/][^\s\x1b]*/lib/python3\.\d+/(site-packages/)?", "", traceback)
 
 
 def stable_ids(text: str) -> str:
     """Replace each widget's random id by one counted in order of appearance."""
-    order = dict.fromkeys(re.findall(r'\b[0-9a-f]{32}\b', text))
+    order = dict.fromkeys(re.findall(r"\b[0-9a-f]{32}\b", text))
     for number, old in enumerate(order):
         text = text.replace(old, hashlib.md5(str(number).encode()).hexdigest())
     return text

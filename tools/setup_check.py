@@ -11,15 +11,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def check_python():
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - older ones get this far
         found = ".".join(map(str, sys.version_info[:3]))
         sys.exit(
             f"Python 3.11 or newer is needed, {sys.executable} is {found}.\n"
             "Name a newer one: make book PYTHON=python3.12"
         )
     if importlib.util.find_spec("ensurepip") is None:
-        sys.exit("This Python cannot make virtual environments (on Debian and Ubuntu: "
-                 "apt install python3-venv).")
+        sys.exit(
+            "This Python cannot make virtual environments (on Debian and Ubuntu: "
+            "apt install python3-venv)."
+        )
 
 
 def check_install():

@@ -1,0 +1,610 @@
+"""The array functions against PyTorch, finite differences and their own algebra.
+
+A new normalizer joins by a row in NORMALIZERS; shapes, dtypes, both libraries and
+gradients are then tested for it too. Bad input is in BAD, one row per mistake.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import bnlib
+from bnlib.gradient_checking import gradcheck, relative_error
+
+# name: (forward, backward, the same in PyTorch)
+NORMALIZERS = {
+    "batch_norm": (
+        bnlib.batch_norm,
+        bnlib.batch_norm_backward,
+        lambda x, gamma, beta, eps: F.batch_norm(
+            x, None, None, gamma, beta, training=True, eps=eps
+        ),
+    ),
+}
+SHAPES = [(8, 3), (2, 5), (7, 1), (4, 3, 6), (1, 3, 6), (4, 3, 2, 5), (1, 1, 2, 2)]
+SHAPES += [(3, 2, 2, 3, 2)]
+DATA = {
+    "plain": lambda rng, shape: rng.normal(size=shape),
+    "mean 1e4": lambda rng, shape: rng.normal(1e4, 1, size=shape),
+    "tiny": lambda rng, shape: rng.normal(size=shape) * 1e-4,
+    "one constant channel": lambda rng, shape: _constant(rng.normal(size=shape)),
+    "non-contiguous": lambda rng, shape: rng.normal(size=shape[::-1]).T,
+    "every second row": lambda rng, shape: rng.normal(size=(2 * shape[0], *shape[1:]))[
+        ::2
+    ],
+}
+
+
+def _constant(x):
+    x[:, 0] = 2.5
+    return x
+
+
+def problem(data, shape, dtype=np.float64, seed=0):
+    """x, gamma, beta, dy of a given shape and kind."""
+    rng = np.random.default_rng(seed)
+    x = DATA[data](rng, shape).astype(dtype, copy=False)
+    gamma, beta = (rng.normal(size=shape[1]).astype(dtype) for _ in range(2))
+    return x, gamma, beta, rng.normal(size=shape).astype(dtype)
+
+
+def torch_answers(reference, x, gamma, beta, dy, eps):
+    leaves = [torch.tensor(a, requires_grad=True) for a in (x, gamma, beta)]
+    y = reference(*leaves, eps)
+    y.backward(torch.tensor(dy))
+    return [a.detach().numpy() for a in (y, *(leaf.grad for leaf in leaves))]
+
+
+every_normalizer = pytest.mark.parametrize("name", NORMALIZERS)
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+every_data = pytest.mark.parametrize("data", DATA)
+
+
+@every_normalizer
+@every_data
+@every_shape
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+class TestAgainstPyTorch:
+    def test_forward_and_backward_in_float64(self, name, data, shape, eps):
+        forward, backward, reference = NORMALIZERS[name]
+        x, gamma, beta, dy = problem(data, shape)
+        y, cache = forward(x, gamma, beta, eps=eps)
+        ours = (y, *backward(dy, cache))
+        theirs = torch_answers(reference, x, gamma, beta, dy, eps)
+        # At mean 1e4 both sides lose four digits to the subtraction of the mean.
+        tolerance = 1e-8 if data == "mean 1e4" else 1e-11
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.shape == b.shape and a.dtype == b.dtype == np.float64
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+    def test_torch_tensors_give_the_same_numbers(self, name, data, shape, eps):
+        forward, backward, _ = NORMALIZERS[name]
+        x, gamma, beta, dy = problem(data, shape)
+        y, cache = forward(x, gamma, beta, eps=eps)
+        ours = (y, *backward(dy, cache))
+        y, cache = forward(*map(torch.tensor, (x, gamma, beta)), eps=eps)
+        theirs = (y, *backward(torch.tensor(dy), cache))
+        for a, b in zip(ours, theirs, strict=True):
+            assert isinstance(b, torch.Tensor) and isinstance(a, np.ndarray)
+            np.testing.assert_allclose(a, b.numpy(), rtol=1e-8, atol=1e-8)
+
+
+@every_normalizer
+@every_shape
+def test_backward_is_the_derivative_of_forward(name, shape):
+    forward, backward, _ = NORMALIZERS[name]
+    x, gamma, beta, _ = problem("plain", shape)
+    gradcheck(
+        lambda *a: forward(*a)[0],
+        lambda dy, *a: backward(dy, forward(*a)[1]),
+        x, gamma, beta,
+    )  # fmt: skip
+
+
+@every_normalizer
+@every_shape
+def test_backward_agrees_with_autograd_of_our_own_forward(name, shape):
+    forward, backward, _ = NORMALIZERS[name]
+    x, gamma, beta, dy = problem("plain", shape)
+    leaves = [torch.tensor(a, requires_grad=True) for a in (x, gamma, beta)]
+    forward(*leaves)[0].backward(torch.tensor(dy))
+    for ours, leaf in zip(
+        backward(dy, forward(x, gamma, beta)[1]), leaves, strict=True
+    ):
+        np.testing.assert_allclose(ours, leaf.grad.numpy(), rtol=1e-10, atol=1e-12)
+
+
+@every_normalizer
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(np.float16, 2e-2), (np.float32, 2e-5), (np.float64, 1e-12)],
+)
+def test_dtype_is_kept_and_low_precision_stays_close(name, dtype, tolerance):
+    forward, backward, reference = NORMALIZERS[name]
+    x, gamma, beta, dy = problem("plain", (8, 3, 5), dtype)
+    y, cache = forward(x, gamma, beta)
+    ours = (y, *backward(dy, cache))
+    exact = [a.astype(np.float64) for a in (x, gamma, beta, dy)]
+    theirs = torch_answers(reference, *exact, 1e-5)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(a, b, atol=tolerance * abs(b).max())
+    wanted = getattr(torch, dtype.__name__)
+    assert (
+        forward(torch.tensor(x), *map(torch.tensor, (gamma, beta)))[0].dtype == wanted
+    )
+
+
+def test_float32_at_mean_1e4_is_as_close_as_its_mean_can_be():
+    x, *_ = problem("mean 1e4", (4096, 3), np.float32)
+    exact, _ = bnlib.batch_norm(x.astype(np.float64))
+    # The mean itself is only representable to 5e-4 at this size; twice that is allowed.
+    assert abs(bnlib.batch_norm(torch.tensor(x))[0].numpy() - exact).max() < 1e-3
+
+
+@every_normalizer
+@pytest.mark.parametrize("given", [(False, False), (True, False), (False, True)])
+def test_parameters_left_out_are_one_and_zero(name, given):
+    forward, backward, _ = NORMALIZERS[name]
+    x, gamma, beta, dy = problem("plain", (6, 3))
+    some = [p if g else None for p, g in zip((gamma, beta), given, strict=True)]
+    full = [gamma if given[0] else np.ones(3), beta if given[1] else np.zeros(3)]
+    y, cache = forward(x, *some)
+    wanted, wanted_cache = forward(x, *full)
+    np.testing.assert_array_equal(y, wanted)
+    for a, b in zip(backward(dy, cache), backward(dy, wanted_cache), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@every_normalizer
+def test_nothing_is_changed_in_place(name):
+    forward, backward, _ = NORMALIZERS[name]
+    arguments = problem("plain", (6, 3, 2))
+    copies = [a.copy() for a in arguments]
+    x, gamma, beta, dy = arguments
+    backward(dy, forward(x, gamma, beta)[1])
+    for a, b in zip(arguments, copies, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- the algebra of batch normalization, on whatever hypothesis comes up with ---------
+
+sizes = st.tuples(st.integers(2, 6), st.integers(1, 4)) | st.tuples(
+    st.integers(2, 4), st.integers(1, 3), st.integers(1, 4)
+)
+values = st.floats(-100, 100, width=64).map(lambda v: round(v, 3))
+batches = sizes.flatmap(lambda shape: arrays(np.float64, shape, elements=values))
+
+
+def over_batch(x):
+    return (0, *range(2, x.ndim))
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches, st.floats(1e-5, 1.0))
+def test_outputs_have_mean_zero_and_a_known_mean_square(x, eps):
+    xhat, _ = bnlib.batch_norm(x, eps=eps)
+    axes, var = over_batch(x), x.var(axis=over_batch(x))
+    np.testing.assert_allclose(xhat.mean(axis=axes), 0, atol=1e-9)
+    square = (xhat**2).mean(axis=axes)
+    np.testing.assert_allclose(square, var / (var + eps), atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches, st.floats(0.1, 10), st.floats(-50, 50))
+def test_invariance_to_shift_and_scale(x, scale, shift):
+    y, _ = bnlib.batch_norm(x)
+    moved, _ = bnlib.batch_norm(scale * x + shift, eps=scale**2 * 1e-5)
+    np.testing.assert_allclose(moved, y, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches, st.randoms(use_true_random=False))
+def test_the_order_of_examples_and_channels_does_not_matter(x, random):
+    rows, columns = (random.sample(range(n), n) for n in x.shape[:2])
+    y, _ = bnlib.batch_norm(x)
+    mixed, _ = bnlib.batch_norm(x[rows][:, columns])
+    np.testing.assert_allclose(mixed, y[rows][:, columns], atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches, st.integers(0, 2**32 - 1))
+def test_gradients_neither_shift_nor_stretch(x, seed):
+    dy = np.random.default_rng(seed).normal(size=x.shape)
+    _, cache = bnlib.batch_norm(x)
+    xhat, std, _ = cache
+    dx, dgamma, dbeta = bnlib.batch_norm_backward(dy, cache)
+    axes, std = over_batch(x), std.reshape(-1)
+    scale = abs(dy).sum() / std.min()
+    np.testing.assert_allclose(dx.sum(axis=axes) / scale, 0, atol=1e-12)
+    stretch = (dx * xhat).sum(axis=axes)
+    np.testing.assert_allclose(
+        stretch / scale, 1e-5 / std**3 * dgamma / scale, atol=1e-12
+    )
+    np.testing.assert_allclose(dbeta, dy.sum(axis=axes))
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches)
+def test_nobody_is_farther_out_than_sqrt_m_minus_1(x):
+    m = x.size / x.shape[1]
+    y, _ = bnlib.batch_norm(x)
+    assert abs(y).max() <= (m - 1) ** 0.5 + 1e-9
+
+
+def test_one_value_per_channel_gives_beta_and_no_gradient():
+    beta = np.array([3.0, -1.0])
+    y, cache = bnlib.batch_norm(np.array([[5.0, 7.0]]), np.array([2.0, 2.0]), beta)
+    np.testing.assert_array_equal(y[0], beta)
+    dx, dgamma, dbeta = bnlib.batch_norm_backward(np.ones((1, 2)), cache)
+    assert not dx.any() and not dgamma.any() and (dbeta == 1).all()
+
+
+def test_moments_over_any_axes():
+    x = np.random.default_rng(0).normal(size=(4, 3, 2, 5))
+    for axes in itertools.chain([0, 1], [(0, 2, 3), (1, 2, 3), (2, 3)]):
+        mean, var = bnlib.moments(x, axes)
+        np.testing.assert_allclose(mean, x.mean(axis=axes, keepdims=True))
+        np.testing.assert_allclose(var, x.var(axis=axes, keepdims=True))
+    np.testing.assert_array_equal(bnlib.moments(np.array([0.0, 2, 4, 6]))[1], [5.0])
+
+
+def test_gamma_and_beta_can_restore_the_input():
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    mean, var = bnlib.moments(x)
+    xhat = bnlib.normalize(x, mean, var)
+    restored = bnlib.affine(xhat, (var + 1e-5) ** 0.5, mean)
+    np.testing.assert_allclose(restored, x, atol=1e-14)
+
+
+# --- bad input ------------------------------------------------------------------------
+
+X, GAMMA = np.arange(12.0).reshape(4, 3), np.ones(3)
+NAN = np.where(X == 5, np.nan, X)
+HUGE = np.full((4, 3), 3e4, np.float16) * np.array([[1], [-1], [1], [-1]], np.float16)
+BAD = {
+    "list": (lambda: bnlib.batch_norm([[1.0]]), TypeError, "x must be a numpy array"),
+    "integers": (
+        lambda: bnlib.batch_norm(X.astype(int)),
+        TypeError,
+        "x must hold floating-point numbers, got int64; convert it: x \\* 1.0",
+    ),
+    "integer tensor": (
+        lambda: bnlib.batch_norm(torch.ones(4, 3, dtype=torch.int32)),
+        TypeError,
+        "got torch.int32",
+    ),
+    "complex": (lambda: bnlib.batch_norm(X * 1j), TypeError, "got complex128"),
+    "vector": (
+        lambda: bnlib.batch_norm(GAMMA),
+        ValueError,
+        r"x must have shape \(N, C\) or \(N, C, ...\), got shape \(3,\)",
+    ),
+    "empty": (
+        lambda: bnlib.batch_norm(X[:0]),
+        ValueError,
+        r"x is empty, shape \(0, 3\); drop",
+    ),
+    "NaN": (lambda: bnlib.batch_norm(NAN), ValueError, "NaN or infinity in 1 values"),
+    "NaN tensor": (
+        lambda: bnlib.batch_norm(torch.tensor(NAN)),
+        ValueError,
+        "x must be finite",
+    ),
+    "infinite": (
+        lambda: bnlib.batch_norm(np.where(X == 5, np.inf, X)),
+        ValueError,
+        "x must be finite",
+    ),
+    "long gamma": (
+        lambda: bnlib.batch_norm(X, np.ones(4)),
+        ValueError,
+        r"gamma must have shape \(3,\) because x has 3 channels in axis 1, got \(4,\)",
+    ),
+    "column beta": (
+        lambda: bnlib.batch_norm(X, GAMMA, np.ones((1, 3))),
+        ValueError,
+        r"beta must have shape \(3,\)",
+    ),
+    "NaN gamma": (
+        lambda: bnlib.batch_norm(X, GAMMA * np.nan),
+        ValueError,
+        "gamma must be finite",
+    ),
+    "other dtype": (
+        lambda: bnlib.batch_norm(X.astype(np.float32), GAMMA),
+        TypeError,
+        "gamma must have the dtype of x, float32, got float64; convert gamma",
+    ),
+    "negative eps": (
+        lambda: bnlib.batch_norm(X, eps=-1),
+        ValueError,
+        "eps must be a number >= 0, got -1",
+    ),
+    "eps as array": (
+        lambda: bnlib.batch_norm(X, eps=GAMMA),
+        ValueError,
+        "eps must be a number",
+    ),
+    "0/0": (
+        lambda: bnlib.batch_norm(np.ones((4, 3)), eps=0),
+        ValueError,
+        "a feature is constant and eps is 0, so 0/0; pass a positive eps",
+    ),
+    "overflow": (
+        lambda: bnlib.batch_norm(HUGE),
+        ValueError,
+        "the variance of x overflows float16; convert x",
+    ),
+    "dy of another shape": (
+        lambda: bnlib.batch_norm_backward(X[:2], bnlib.batch_norm(X)[1]),
+        ValueError,
+        r"dy must have shape \(4, 3\) because that is the shape of y, got \(2, 3\)",
+    ),
+    "NaN in dy": (
+        lambda: bnlib.batch_norm_backward(NAN, bnlib.batch_norm(X)[1]),
+        ValueError,
+        "dy must be finite",
+    ),
+    "integer dy": (
+        lambda: bnlib.batch_norm_backward(X.astype(int), bnlib.batch_norm(X)[1]),
+        TypeError,
+        "dy must hold floating-point",
+    ),
+    "moments of integers": (lambda: bnlib.moments(X.astype(int)), TypeError, "x must"),
+    "whitening a tensor": (
+        lambda: bnlib.zca_whiten(torch.tensor(X)),
+        TypeError,
+        "x must be a numpy array, got Tensor; use numpy.asarray",
+    ),
+    "whitening images": (
+        lambda: bnlib.covariance(np.ones((2, 3, 4))),
+        ValueError,
+        r"x must have shape \(N, C\), got \(2, 3, 4\); flatten",
+    ),
+    "singular covariance": (
+        lambda: bnlib.zca_whiten(X, eps=0),
+        ValueError,
+        r"the covariance of x \(4, 3\) is singular; pass a positive eps",
+    ),
+    "not a covariance": (
+        lambda: bnlib.newton_schulz(X),
+        ValueError,
+        r"sigma must have shape \(4, 4\) because a covariance is square",
+    ),
+    "zero covariance": (
+        lambda: bnlib.newton_schulz(np.zeros((2, 2))),
+        ValueError,
+        "positive trace, got 0.0; add eps",
+    ),
+    "drift of a matrix": (lambda: bnlib.drift(X), ValueError, r"\(steps, 3, C\)"),
+    "drift of a dead unit": (
+        lambda: bnlib.drift(np.ones((2, 3, 1))),
+        ValueError,
+        "1 units are constant",
+    ),
+    "recording a function": (
+        lambda: bnlib.ActivationRecorder(np.tanh),
+        TypeError,
+        "module must be a torch.nn.Module, got ufunc",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's own, before our error
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_the_documented_error(case):
+    call, kind, message = BAD[case]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+# --- gradient checking ----------------------------------------------------------------
+
+
+def xhat_of(x):
+    return (x - x.mean(axis=0)) / (x.var(axis=0) + 1e-5) ** 0.5
+
+
+def full(dy, x):
+    std = (x.var(axis=0) + 1e-5) ** 0.5
+    xhat = xhat_of(x)
+    return (dy - dy.mean(axis=0) - xhat * (dy * xhat).mean(axis=0)) / std
+
+
+WRONG = {
+    "detached": lambda dy, x: dy / (x.var(axis=0) + 1e-5) ** 0.5,
+    "no variance": lambda dy, x: (dy - dy.mean(axis=0)) / (x.var(axis=0) + 1e-5) ** 0.5,
+    "zero": lambda dy, x: np.zeros_like(x),
+    "sign": lambda dy, x: -full(dy, x),
+    "slightly off": lambda dy, x: full(dy, x) * (1 + 1e-5),
+    "NaN": lambda dy, x: full(dy, x) * np.nan,
+}
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(5, 3))
+
+
+def test_gradcheck_passes_a_right_gradient(x):
+    (error,) = gradcheck(xhat_of, full, x)
+    assert 0 < error < 1e-8
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+@pytest.mark.parametrize("seed", range(3))
+def test_gradcheck_finds_every_wrong_gradient(x, mistake, seed):
+    with pytest.raises(AssertionError, match="gradient of input 0 is wrong"):
+        gradcheck(xhat_of, WRONG[mistake], x, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradcheck_does_not_draw_the_inputs_it_is_given(seed):
+    # The pull of an upstream gradient equal to x is a stretch, which batch norm erases.
+    x = np.random.default_rng(seed).normal(size=(5, 3))
+    with pytest.raises(AssertionError, match="gradient of input 0 is wrong"):
+        gradcheck(xhat_of, WRONG["slightly off"], x, seed=seed)
+
+
+def test_gradcheck_refuses_to_test_nothing(x):
+    with pytest.raises(ValueError, match=r"this check cannot fail.*use a random dy"):
+        gradcheck(xhat_of, WRONG["zero"], x, dy=np.ones_like(x))
+
+
+def test_gradcheck_accepts_a_gradient_that_is_really_zero(x):
+    # The bias in front of a normalization: zero for every upstream gradient.
+    errors = gradcheck(
+        lambda b: xhat_of(x + b), lambda dy, b: np.zeros_like(b), np.ones(3)
+    )
+    assert errors == (0.0,)
+
+
+def test_gradcheck_counts_and_measures_what_backward_returns(x):
+    with pytest.raises(ValueError, match="got 2 for 1 inputs"):
+        gradcheck(xhat_of, lambda dy, x: (dy, dy), x)
+    with pytest.raises(ValueError, match=r"gradient 0 must have shape \(5, 3\)"):
+        gradcheck(xhat_of, lambda dy, x: dy[0], x)
+
+
+def test_gradcheck_survives_functions_that_return_their_argument(x):
+    assert gradcheck(lambda a: a, lambda dy, a: dy, x)[0] < 1e-9
+
+
+@pytest.mark.parametrize("value", [np.ones(3, np.float32), torch.ones(3).double()])
+def test_numerical_gradient_wants_float64_arrays(value):
+    with pytest.raises(TypeError, match="float64 numpy array"):
+        bnlib.numerical_gradient(lambda a: a, value)
+
+
+def test_numerical_gradient_reaches_nine_digits_far_from_zero():
+    x = np.array([1e4, -1e4, 3.0])
+    got = bnlib.numerical_gradient(lambda a: a**2, x)
+    np.testing.assert_allclose(got, 2 * x, rtol=1e-6)
+
+
+def test_relative_error_of_zeros_is_zero():
+    assert relative_error(np.zeros(3), np.zeros(3)) == 0
+    assert relative_error(np.zeros(3), np.ones(3)) == 1
+
+
+# --- whitening ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(20, 4), (9, 1), (200, 30)], ids=str)
+def test_whitened_data_has_the_identity_as_covariance(shape):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1])) + 10
+    y, _ = bnlib.zca_whiten(x, eps=0)
+    np.testing.assert_allclose(bnlib.covariance(y), np.eye(shape[1]), atol=1e-8)
+    np.testing.assert_allclose(y.mean(axis=0), 0, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (5, 1), (4, 6)], ids=str)
+def test_whitening_backward_is_the_derivative(shape):
+    x = np.random.default_rng(1).normal(size=shape)
+    gradcheck(
+        lambda x: bnlib.zca_whiten(x, eps=1e-2)[0],
+        lambda dy, x: bnlib.zca_whiten_backward(dy, bnlib.zca_whiten(x, eps=1e-2)[1]),
+        x,
+    )
+
+
+def test_whitening_backward_where_eigenvalues_coincide():
+    x = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    gradcheck(
+        lambda x: bnlib.zca_whiten(x)[0],
+        lambda dy, x: bnlib.zca_whiten_backward(dy, bnlib.zca_whiten(x)[1]),
+        x,
+    )
+
+
+def test_whitening_one_feature_is_batch_norm():
+    x, _, _, dy = problem("plain", (7, 1))
+    (y, cache), (wanted, bn_cache) = bnlib.zca_whiten(x), bnlib.batch_norm(x)
+    np.testing.assert_allclose(y, wanted, atol=1e-13)
+    dx = bnlib.zca_whiten_backward(dy, cache)
+    np.testing.assert_allclose(dx, bnlib.batch_norm_backward(dy, bn_cache)[0])
+
+
+def test_covariance_agrees_with_numpy_and_speaks_torch():
+    x, *_ = problem("plain", (8, 3))
+    np.testing.assert_allclose(bnlib.covariance(x), np.cov(x.T, bias=True))
+    np.testing.assert_allclose(bnlib.covariance(torch.tensor(x)), np.cov(x.T, bias=1))
+
+
+@pytest.mark.parametrize("condition", [1.0, 50.0, 1e4])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_newton_schulz_converges_and_stays(condition, library):
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    spectrum = np.geomspace(1, 1 / condition, 6)
+    sigma, exact = ((basis * spectrum**p) @ basis.T for p in (1, -0.5))
+    sigma = torch.tensor(sigma) if library == "torch" else sigma
+    for iterations in (30, 200):
+        got = bnlib.newton_schulz(sigma, iterations=iterations)
+        np.testing.assert_allclose(np.asarray(got), exact, atol=1e-9 * abs(exact).max())
+
+
+def test_newton_schulz_passes_torchs_gradcheck():
+    leaf = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: bnlib.newton_schulz(bnlib.covariance(x), iterations=4), leaf
+    )
+
+
+# --- recording activations ------------------------------------------------------------
+
+
+def test_recorder_records_one_pass_and_leaves_no_trace():
+    layer = torch.nn.Linear(4, 3)
+    model = torch.nn.Sequential(layer, torch.nn.ReLU())
+    recorder = bnlib.ActivationRecorder(layer, percentiles=(0, 50, 100))
+    x = torch.randn(9, 4)
+    for step in (0, 10):
+        with recorder.at(step):
+            model(x).sum().backward()
+    out = layer(x).detach().numpy()
+    assert recorder.steps == [0, 10] and recorder.percentiles.shape == (2, 3, 3)
+    extremes = [out.min(axis=0), np.median(out, axis=0), out.max(axis=0)]
+    np.testing.assert_allclose(recorder.percentiles[1], extremes, rtol=1e-6)
+    assert not layer._forward_hooks
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+def test_recorder_wants_exactly_one_pass(passes):
+    layer = torch.nn.Linear(4, 3)
+    recorder = bnlib.ActivationRecorder(layer)
+    with (
+        pytest.raises(RuntimeError, match=f"ran {passes} times, not once"),
+        recorder.at(0),
+    ):
+        for _ in range(passes):
+            layer(torch.ones(2, 4))
+    assert not recorder.steps and not layer._forward_hooks
+
+
+def test_recorder_lets_the_models_own_error_through():
+    layer = torch.nn.Linear(4, 3)
+    recorder = bnlib.ActivationRecorder(layer)
+    with pytest.raises(ZeroDivisionError), recorder.at(0):
+        layer(torch.ones(2, 4)), 1 / 0
+    assert not recorder.steps and not layer._forward_hooks
+
+
+def test_recorder_refuses_nan():
+    layer = torch.nn.Identity()
+    recorder = bnlib.ActivationRecorder(layer)
+    with pytest.raises(ValueError, match="output must be finite"), recorder.at(0):
+        layer(torch.full((2, 3), float("nan")))
+
+
+def test_drift_counts_widths():
+    row = np.array([[-1.0], [0.0], [1.0]])
+    assert bnlib.drift(np.array([row, row + 3, row + 1]))[0] == 1.5

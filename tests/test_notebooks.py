@@ -1,0 +1,197 @@
+"""Hygiene of the chapters, read from the stored notebooks without running them."""
+
+import ast
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+NUMBERED = [path for path in CHAPTERS if path.stem[0].isdigit()]
+IMAGES = ("image/png", "image/svg+xml", "image/jpeg")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def ids(path):
+    return path.stem
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    cells = enumerate(read(path).cells, start=1)
+    return [(n, cell) for n, cell in cells if cell.cell_type == "code"]
+
+
+def text_of(path):
+    return "\n".join(c.source for c in read(path).cells if c.cell_type == "markdown")
+
+
+def is_tagged(cell, tag):
+    return tag in cell.metadata.get("tags", [])
+
+
+def code_lines(source):
+    """Number of lines that are neither blank nor comment nor part of a docstring."""
+    prose = set()
+    for node in ast.walk(ast.parse(source)):
+        documented = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if documented and ast.get_docstring(node):
+            prose |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = enumerate(source.splitlines(), start=1)
+    return sum(
+        1 for n, s in lines if n not in prose and s.strip(" ")[:1] not in ("", "#")
+    )
+
+
+def test_there_are_chapters_to_check():
+    assert len(NUMBERED) >= 5
+
+
+def test_the_table_of_contents_lists_every_notebook():
+    toc = (ROOT / "_toc.yml").read_text()
+    listed = re.findall(r"file: (chapters/\w+)", toc)
+    files = [p.relative_to(ROOT).with_suffix("") for p in CHAPTERS]
+    assert {str(f) for f in files} <= set(listed)
+    for name in listed:
+        assert any((ROOT / f"{name}{end}").exists() for end in (".ipynb", ".md")), name
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=ids)
+class TestStoredOutputs:
+    def test_outputs_are_stored_without_execution_counts(self, path):
+        assert sum(len(cell.outputs) for _, cell in code_cells(path)) > 0
+        for number, cell in code_cells(path):
+            assert cell.execution_count is None, f"cell {number}: make run"
+            for output in cell.outputs:
+                assert output.get("execution_count") is None, f"cell {number}"
+
+    def test_errors_are_stored_where_and_only_where_they_are_announced(self, path):
+        for number, cell in code_cells(path):
+            errors = [o for o in cell.outputs if o.output_type == "error"]
+            expected = is_tagged(cell, "raises-exception")
+            assert bool(errors) == expected, f"cell {number}"
+
+    def test_nothing_is_printed_to_stderr(self, path):
+        for number, cell in code_cells(path):
+            names = [o.name for o in cell.outputs if o.output_type == "stream"]
+            assert "stderr" not in names, f"cell {number}"
+
+    def test_no_path_of_a_machine(self, path):
+        folder = r"(?<![\w.:/])(/(home|root|work|Users|tmp|mnt)/|~/)|[A-Z]:\\\\"
+        pattern, colours = re.compile(folder), re.compile(r"\x1b\[[\d;]*m")
+        for number, cell in enumerate(read(path).cells, start=1):
+            text = cell.source
+            for output in cell.get("outputs", []):
+                text += output.get("text", "") + output.get("evalue", "")
+                text += "".join(output.get("traceback", []))
+                data = output.get("data", {})
+                text += "".join(str(v) for k, v in data.items() if k not in IMAGES)
+            found = pattern.search(colours.sub("", text))
+            assert not found, f"cell {number}: {found}"
+
+    def test_metadata_is_what_make_run_leaves(self, path):
+        book = read(path)
+        assert set(book.metadata) <= {"kernelspec", "widgets"}
+        assert book.metadata.kernelspec.name == "python3"
+        for number, cell in enumerate(book.cells, start=1):
+            extra = set(cell.metadata) - {"tags", "mystnb"}
+            assert not extra, f"cell {number}: {extra}"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=ids)
+class TestStyle:
+    def test_cells_are_short(self, path):
+        counts = []
+        for number, cell in code_cells(path):
+            try:
+                counts.append(code_lines(cell.source))
+            except SyntaxError:
+                pytest.fail(f"cell {number} is not plain Python")
+            assert counts[-1] <= 25, f"cell {number}: {counts[-1]} lines of code"
+            widest = max(map(len, cell.source.splitlines()), default=0)
+            assert widest <= 88, f"cell {number}: {widest} columns"
+        assert statistics.median(counts) <= 9
+
+    def test_no_cell_is_empty(self, path):
+        for number, cell in enumerate(read(path).cells, start=1):
+            assert cell.source.strip(), f"cell {number}"
+
+    def test_figures_have_caption_name_and_alt_text(self, path):
+        for number, cell in code_cells(path):
+            kinds = {k for o in cell.outputs for k in o.get("data", {})}
+            if (
+                not kinds & {*IMAGES, WIDGET}
+                or "movable(" not in cell.source + "movable("
+            ):
+                continue
+            about = cell.metadata.get("mystnb", {})
+            demonstration = path.stem == "A2_figures" and WIDGET in kinds
+            if not demonstration:
+                figure = about.get("figure", {})
+                assert len(figure.get("caption", "")) > 40, f"cell {number}: caption"
+                assert figure.get("name", "").startswith("fig-"), f"cell {number}: name"
+            if kinds & set(IMAGES):
+                alt = about.get("image", {}).get("alt", "")
+                assert len(alt) > 40, f"cell {number}: alt text"
+
+    def test_movable_figures_describe_their_frames(self, path):
+        widgets = read(path).metadata.get("widgets", {})
+        for state in widgets.values():
+            for model in state["state"].values():
+                html = model["state"].get("value", "")
+                if model["model_name"] == "HTMLModel" and "<svg" in html:
+                    (label,) = re.findall(r'role="img" aria-label="([^"]+)"', html)
+                    assert len(label) > 15
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=ids)
+class TestTemplate:
+    """What every chapter has, in this order (the house's chapter template)."""
+
+    ORDER = (
+        "You will be able to",
+        "Side by side with PyTorch",
+        "reak it",
+        "## Exercises",
+        "## What the paper claims here",
+        "## References",
+    )
+
+    def test_sections_come_in_order(self, path):
+        text = text_of(path)
+        places = [text.find(section) for section in self.ORDER]
+        assert -1 not in places, f"missing {self.ORDER[places.index(-1)]}"
+        assert places == sorted(places)
+
+    def test_opening_title_claim_and_three_goals(self, path):
+        first = read(path).cells[0].source
+        assert re.search(r"^# .+\n\n\*[^*]+\*\n\nYou will be able to\n", first, re.M)
+        assert len(re.findall(r"^- ", first, re.M)) == 3
+
+    def test_three_to_five_exercises_with_folded_solutions(self, path):
+        text = text_of(path)
+        labels = re.findall(r"```\{exercise-start\}.*\n:label: (\S+)", text)
+        solved = re.findall(r"```\{solution-start\} (\S+)\n:class: dropdown", text)
+        assert 3 <= len(labels) <= 5 and labels == solved
+
+    def test_something_moves_and_something_breaks(self, path):
+        cells = [cell for _, cell in code_cells(path)]
+        assert any("figures.movable(" in cell.source for cell in cells)
+        assert any(is_tagged(cell, "raises-exception") for cell in cells)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=ids)
+def test_page_and_module_point_at_each_other(path):
+    name = path.stem.split("_", 1)[1]
+    assert f"{{ref}}`bnlib.{name} <module-{name}>`" in text_of(path)
+    module = (ROOT / "bnlib" / f"{name}.py").read_text()
+    assert f"chapters/{path.stem}.ipynb" in module.splitlines()[0]
+    listing = (ROOT / "chapters/modules.md").read_text()
+    assert f"(module-{name})=" in listing and f"../bnlib/{name}.py" in listing
+    assert f"{{doc}}`{path.stem}`" in listing
