@@ -53,11 +53,24 @@ def tidy(notebook):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.execution_count = None
+            cell.outputs = joined(cell.outputs)
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = None
                 if "traceback" in output:
                     output.traceback = [without_paths(t) for t in output.traceback]
+
+
+def joined(outputs: list) -> list:
+    """Join what a cell printed in several portions into one output."""
+    result = []
+    for output in outputs:
+        before = result[-1] if result else {}
+        if output.output_type == "stream" and before.get("name") == output.name:
+            before.text += output.text
+        else:
+            result.append(output)
+    return result
 
 
 def without_paths(traceback: str) -> str:
