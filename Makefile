@@ -10,6 +10,9 @@ PORT   ?= 8000
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 HTML   := _build/html
+# A failing command fails the pipe it writes into.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eo pipefail -c
 # One thread per process: results do not depend on the number of cores.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
@@ -30,11 +33,13 @@ ifneq ($(shell $(PY) -I tools/setup_check.py 2>/dev/null),ok)
 endif
 $(READY): requirements.txt pyproject.toml tools/setup_check.py
 	@$(PYTHON) tools/setup_check.py --python
-	@echo "== setting up $(VENV): about 1.3 GB, a minute or two"
+	@echo "== setting up $(VENV): about 1.8 GB, a few minutes"
 	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || rm -rf $(VENV)
 	@[ -d $(VENV) ] || $(PYTHON) -m venv $(VENV)
 	@rm -f $(READY)
-	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	@$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt \
+	  | awk '/^Collecting|^Obtaining/ {printf "\r   %d packages found", ++n; fflush()} \
+	         /^Installing/ {printf "\n   installing them\n"; fflush()}'
 	@touch $(READY)
 
 vendor: $(READY)
@@ -42,7 +47,9 @@ vendor: $(READY)
 
 book: $(READY) vendor  ## build the site into _build/html
 	@echo "== building the book"
-	@$(VENV)/bin/jupyter-book build -W -n --keep-going -q .
+	@mkdir -p _build
+	@$(VENV)/bin/jupyter-book build -W -n --keep-going -q . >_build/book.log 2>&1 \
+	  || (cat _build/book.log; exit 1)
 	@echo "== the book is in $(HTML): open $(HTML)/index.html, or run \`make serve\`"
 
 test: check book  ## every check there is

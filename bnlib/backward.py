@@ -5,7 +5,7 @@ The derivation is the page chapters/04_backward.html of the book.
 """
 
 from bnlib.batch_normalization import batch_axes
-from bnlib.gradient_checking import check_floats, check_shape
+from bnlib.gradient_checking import check_floats, check_like, check_shape
 
 __all__ = ["batch_norm_backward"]
 
@@ -22,9 +22,13 @@ def batch_norm_backward(dy, cache):
     Raises TypeError or ValueError for a dy that is not a finite floating-point array of
     the shape of y. Source: Ioffe & Szegedy 2015, section 3, collapsed as in chapter 4.
     """
+    if len(cache) != 3:
+        cure = "y, cache = batch_norm(x); batch_norm_backward(dy, cache)"
+        raise ValueError(f"cache must be what batch_norm returned second: {cure}")
     xhat, std, gamma = cache
     check_floats("dy", dy)
     check_shape("dy", dy, xhat.shape, "that is the shape of y")
+    check_like("dy", dy, xhat, "y")
     axes = batch_axes(xhat)
     dbeta = dy.sum(axis=axes)
     dgamma = (dy * xhat).sum(axis=axes)

@@ -4,15 +4,20 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/03_batch_normalization.html of the book.
 """
 
-from bnlib.gradient_checking import check_floats, check_shape
+from bnlib.gradient_checking import (
+    check_floats,
+    check_like,
+    check_number,
+    check_shape,
+)
 
 __all__ = [
     "moments",
+    "check_variance",
     "normalize",
     "affine",
     "batch_axes",
     "per_channel",
-    "check_variance",
     "batch_norm",
 ]
 
@@ -27,19 +32,37 @@ def moments(x, axes=0):
     dtype and device of the results are those of x. Raises what `check_floats` raises.
     Source: Ioffe & Szegedy 2015, Algorithm 1, lines 1 and 2.
     """
-    check_floats("x", x)
+    check_floats("x", x, min_ndim=1, layout="with an axis to average over")
     mean = x.mean(axis=axes, keepdims=True)
     var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)
     return mean, var
 
 
+def check_variance(var, eps):
+    """Raise ValueError unless var + eps is positive and finite everywhere."""
+    check_number("eps", eps, 0, float("inf"), 1e-5)
+    if not (abs(var) < float("inf")).all():
+        cure = "convert x to a wider dtype, or scale it down"
+        raise ValueError(f"the variance of x overflows {var.dtype}; {cure}")
+    if not (var + eps > 0).all():
+        cure = "pass a positive eps; 1e-5 is usual"
+        raise ValueError(f"a feature does not vary and eps is {eps}, so 0/0; {cure}")
+
+
 def normalize(x, mean, var, eps=1e-5):
     r"""Return xhat = (x - mean) / sqrt(var + eps).
 
-    x : floating-point array or tensor. mean, var : anything that broadcasts against x.
-    eps : number added to the variance, in the units of x squared.
-    Shape and dtype of x are kept. Source: Ioffe & Szegedy 2015, Algorithm 1, line 3.
+    x : numpy array or torch tensor. mean, var : the same, broadcasting against x.
+    eps : number >= 0 added to the variance, in the units of x squared.
+    Shape and dtype of x are kept. Raises TypeError or ValueError for input that is not
+    finite floating-point, of mixed dtypes, or with var + eps not positive.
+    Source: Ioffe & Szegedy 2015, Algorithm 1, line 3.
     """
+    check_floats("x", x)
+    for name, moment in (("mean", mean), ("var", var)):
+        check_floats(name, moment)
+        check_like(name, moment, x, "x")
+    check_variance(var, eps)
     return (x - mean) / (var + eps) ** 0.5
 
 
@@ -68,24 +91,8 @@ def per_channel(name, p, x):
         return None
     check_floats(name, p)
     check_shape(name, p, (x.shape[1],), f"x has {x.shape[1]} channels in axis 1")
-    if p.dtype != x.dtype:
-        cure = f"convert {name}: the result would silently change its dtype"
-        raise TypeError(
-            f"{name} must have the dtype of x, {x.dtype}, got {p.dtype}; {cure}"
-        )
+    check_like(name, p, x, "x")
     return p.reshape(1, -1, *[1] * (x.ndim - 2))
-
-
-def check_variance(var, eps):
-    """Raise ValueError unless var + eps is positive and finite everywhere."""
-    if not (isinstance(eps, int | float) and 0 <= eps < float("inf")):
-        raise ValueError(f"eps must be a number >= 0, got {eps!r}; 1e-5 is usual")
-    if not (abs(var) < float("inf")).all():
-        cure = "convert x to a wider dtype, or scale it down"
-        raise ValueError(f"the variance of x overflows {var.dtype}; {cure}")
-    if not (var + eps > 0).all():
-        cure = "pass a positive eps; 1e-5 is usual"
-        raise ValueError(f"a feature is constant and eps is {eps}, so 0/0; {cure}")
 
 
 def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
@@ -107,7 +114,7 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     check_floats("x", x, min_ndim=2, layout="(N, C) or (N, C, ...)")
     gamma, beta = per_channel("gamma", gamma, x), per_channel("beta", beta, x)
     mean, var = moments(x, batch_axes(x))
-    check_variance(var, eps)
+    check_variance(var, eps)  # an overflow is named as what it is
     xhat = normalize(x, mean, var, eps)
     y = affine(xhat, gamma, beta)
     return y, (xhat, (var + eps) ** 0.5, gamma)

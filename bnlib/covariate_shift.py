@@ -15,7 +15,12 @@ __all__ = ["channel_percentiles", "ActivationRecorder", "drift"]
 
 def channel_percentiles(out, levels):
     """Return percentiles over all axes but 1: (N, C, ...) -> array (levels, C)."""
-    out = out.detach().cpu().numpy()
+    if not hasattr(out, "detach"):
+        got = type(out).__name__
+        raise TypeError(
+            f"the module's output must be one tensor, got {got}; probe a part"
+        )
+    out = out.detach().cpu().double().numpy()
     check_floats("the module's output", out, min_ndim=2, layout="(N, C, ...)")
     return np.percentile(out, levels, axis=(0, *range(2, out.ndim)))
 
@@ -45,7 +50,7 @@ class ActivationRecorder:
                 f"module must be a torch.nn.Module, got {got}; pass a layer"
             )
         self.module = module
-        self.levels = tuple(percentiles)
+        self.levels = tuple(np.atleast_1d(percentiles))
         self.steps = []
         self._rows = []
 
@@ -80,7 +85,7 @@ def drift(percentiles):
     if percentiles.ndim != 3 or percentiles.shape[1] != 3:
         shape = percentiles.shape
         raise ValueError(f"percentiles must have shape (steps, 3, C), got {shape}")
-    low, middle, high = percentiles.swapaxes(0, 1)
+    low, middle, high = np.asarray(percentiles).swapaxes(0, 1)
     width = (high - low).mean(axis=0)
     if not (width > 0).all():
         dead = int((width <= 0).sum())

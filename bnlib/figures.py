@@ -55,12 +55,15 @@ def style():
     )
 
 
+_DECIMALS = re.compile(r"(\d\.\d\d)\d+")
+
+
 def to_svg(figure, salt="0"):
     """Return a figure as an inline SVG element and close it.
 
     figure : matplotlib Figure. salt : str that makes the identifiers inside differ from
     those of another figure on the same page. Returns str, the element `<svg>...</svg>`
-    with coordinates rounded to 0.01 points.
+    with coordinates cut to 0.01 points; the text in it is left alone.
     """
     text = StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(salt)}):
@@ -69,7 +72,7 @@ def to_svg(figure, salt="0"):
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    return re.sub(r"<[^>]+>", lambda tag: _DECIMALS.sub(r"\1", tag[0]), svg)
 
 
 _figures = itertools.count()

@@ -4,11 +4,15 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/00_gradient_checking.html of the book.
 """
 
+import numbers
+
 import numpy as np
 
 __all__ = [
     "check_floats",
     "check_shape",
+    "check_like",
+    "check_number",
     "numerical_gradient",
     "relative_error",
     "gradcheck",
@@ -41,7 +45,9 @@ def check_floats(name, x, *, min_ndim=0, layout="any shape"):
             f"{name} must be a numpy array or torch tensor, got {got}; {cure}"
         )
     if "float" not in str(x.dtype):
-        cure = f"convert it: {name} * 1.0, or {name}.astype('float64'), {name}.double()"
+        cure = (
+            f"convert it: {name}.astype('float64') in numpy, {name}.double() in torch"
+        )
         raise TypeError(
             f"{name} must hold floating-point numbers, got {x.dtype}; {cure}"
         )
@@ -68,6 +74,31 @@ def check_shape(name, x, shape, because):
         )
 
 
+def check_like(name, x, other, because):
+    """Raise a TypeError with a cure unless x is of the library and dtype of `other`.
+
+    name : str. x, other : numpy arrays or torch tensors. because : str, its name.
+    """
+    if isinstance(x, np.ndarray) != isinstance(other, np.ndarray):
+        kinds = [type(a).__module__.split(".")[0] for a in (x, other)]
+        cure = "use one library: numpy.asarray(...) or torch.from_numpy(...)"
+        raise TypeError(f"{name} is from {kinds[0]}, {because} from {kinds[1]}; {cure}")
+    if x.dtype != other.dtype:
+        cure = f"convert {name}: the result would silently change its dtype"
+        expected = f"the dtype of {because}, {other.dtype}"
+        raise TypeError(f"{name} must have {expected}, got {x.dtype}; {cure}")
+
+
+def check_number(name, value, low, high, usual):
+    """Raise a ValueError with a cure unless value is a real number in low ... high."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and low <= value <= high and value < float("inf")):
+        raise ValueError(
+            f"{name} must be a finite number in {low} ... {high}, got {value!r}; "
+            f"{usual} is usual"
+        )
+
+
 def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
     r"""Differentiate sum(dy * f(x)) with respect to every entry of x.
 
@@ -77,9 +108,11 @@ def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
     shape of f(x), or a number. step : h, in the units of x. Returns an array of the
     shape of x, accurate to about 1e-10 relative; costs two calls of f per entry.
 
-    Raises TypeError for anything but float64 numpy arrays. Source: chapter 0.
+    Raises TypeError for anything but float64 numpy arrays, ValueError for a step that
+    is not positive. Source: chapter 0.
     """
     check_floats("x", x)
+    check_number("step", step, 1e-300, 1e300, 1e-5)
     if str(x.dtype) != "float64" or not isinstance(x, np.ndarray):
         cure = "float32 keeps too few digits: pass numpy.asarray(x, dtype=float)"
         raise TypeError(f"x must be a float64 numpy array, got {x.dtype}; {cure}")
@@ -92,7 +125,11 @@ def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
 
 
 def relative_error(analytic, numeric):
-    """Return max|a - n| / max(max|a|, max|n|), and 0 when both are zero everywhere."""
+    """Return max|a - n| / max(max|a|, max|n|), and 0 when both are zero everywhere.
+
+    analytic, numeric : numpy arrays of the same shape, else ValueError.
+    """
+    check_shape("numeric", numeric, analytic.shape, "analytic has it")
     scale = max(np.max(abs(analytic)), np.max(abs(numeric)))
     return float(np.max(abs(analytic - numeric)) / scale) if scale else 0.0
 
@@ -109,50 +146,62 @@ def gradcheck(forward, backward, *inputs, dy=None, seed=0, rtol=1e-6, step=1e-5)
 
     Returns the relative errors, a tuple of floats, one per input.
     Raises AssertionError at the first wrong gradient, naming the worst entry;
-    ValueError if the `dy` given makes a numerical gradient vanish, so that the check
-    could not fail, or if `backward` returns the wrong number or shape of gradients.
+    ValueError if the check could not fail (the `dy` given makes the gradient vanish, or
+    rounding drowns it), or for gradients of the wrong number or shape. An error above
+    rtol is returned only where rounding explains it.
     Source: chapter 0.
     """
-    y = forward(*inputs)
+    for k, value in enumerate(inputs):
+        check_floats(f"input {k}", value)
+    y = np.asarray(forward(*inputs))
     given = dy is not None
     # Its own stream: inputs drawn from default_rng(seed) must not come out equal to dy.
     own = np.random.default_rng([seed, len(inputs), 2015])
-    dy = dy if given else own.normal(size=np.shape(y))
+    dy = dy if given else own.normal(size=y.shape)
     gradients = backward(dy, *inputs)
-    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    gradients = gradients if isinstance(gradients, tuple | list) else (gradients,)
     if len(gradients) != len(inputs):
         got = f"got {len(gradients)} for {len(inputs)} inputs"
         raise ValueError(f"backward must return one gradient per input, {got}")
-    # What rounding alone can put into a numerical gradient.
-    noise = (
-        np.finfo(float).eps * np.sum(abs(dy * np.ones_like(y))) * np.max(abs(y)) / step
-    )
+    # What rounding alone can put into a numerical gradient, ten times over.
+    noise = 10 * np.finfo(float).eps * np.sum(abs(dy * y)) / step
     errors = []
     for k, analytic in enumerate(gradients):
+        check_floats(f"gradient {k}", analytic)
         check_shape(f"gradient {k}", analytic, inputs[k].shape, f"input {k} has it")
 
         def along(value, k=k):
             return forward(*inputs[:k], value, *inputs[k + 1 :])
 
         numeric = numerical_gradient(along, inputs[k], dy, step=step)
-        errors.append(_judge(k, analytic, numeric, noise, rtol, given))
+        _check_resolution(k, numeric, noise, dy, rtol, given)
+        errors.append(_judge(k, analytic, numeric, noise, rtol))
     return tuple(errors)
 
 
-def _judge(k, analytic, numeric, noise, rtol, given):
-    """Return the relative error of input k, or raise the error that explains it."""
-    if given and np.max(abs(numeric)) <= 10 * noise:
+def _check_resolution(k, numeric, noise, dy, rtol, given):
+    """Raise a ValueError where the differences cannot tell right from wrong."""
+    size = np.max(abs(numeric))
+    if size <= noise and given:
         raise ValueError(
             f"this check cannot fail: with the dy you gave, the gradient with respect "
             f"to input {k} is zero to rounding; use a random dy"
         )
-    difference = abs(analytic - numeric)
-    if np.max(difference) <= 10 * noise:  # both zero, or equal as far as can be seen
-        return (
-            relative_error(analytic, numeric) if np.max(abs(numeric)) > noise else 0.0
+    # A gradient that is really zero is known to `noise`; compare that with the pull.
+    if noise > 1e-3 * max(size, np.max(abs(dy))):
+        raise ValueError(
+            f"rounding drowns the gradient with respect to input {k}: differences are "
+            f"known to {noise:.0e} only; bring the outputs nearer to zero"
         )
+
+
+def _judge(k, analytic, numeric, noise, rtol):
+    """Return the relative error of input k, or raise the error that explains it."""
+    difference = abs(analytic - numeric)
+    if np.max(abs(numeric)) <= noise and np.max(abs(analytic)) <= noise:
+        return 0.0  # a gradient that is zero, and both say so
     error = relative_error(analytic, numeric)
-    if not error <= rtol:  # `not <=` also catches NaN
+    if error > rtol and np.max(difference) > noise:
         i = tuple(map(int, np.unravel_index(np.argmax(difference), difference.shape)))
         raise AssertionError(
             f"gradient of input {k} is wrong: relative error {error:.1e} > {rtol:.0e}; "

@@ -6,7 +6,7 @@ The derivation is the page chapters/02_whitening.html of the book.
 
 import numpy as np
 
-from bnlib.gradient_checking import check_floats, check_shape
+from bnlib.gradient_checking import check_floats, check_number, check_shape
 
 __all__ = ["covariance", "zca_whiten", "zca_whiten_backward", "newton_schulz"]
 
@@ -27,7 +27,10 @@ def covariance(x):
             f"x must have shape (N, C), got {shape}; flatten all but axis 0"
         )
     centred = x - x.mean(axis=0)
-    return centred.T @ centred / x.shape[0]
+    sigma = centred.T @ centred / x.shape[0]
+    if not (abs(sigma) < float("inf")).all():
+        raise ValueError(f"the covariance of x overflows {x.dtype}; scale x down")
+    return sigma
 
 
 def zca_whiten(x, *, eps=1e-5):
@@ -39,12 +42,16 @@ def zca_whiten(x, *, eps=1e-5):
     eigendecomposition; for tensors see `newton_schulz`). eps : number >= 0, added to
     the eigenvalues. Returns (y, cache), y like x; the cache is for
     `zca_whiten_backward`. With C = 1 this is batch normalization.
-    Raises TypeError for other types, ValueError for a singular covariance with eps = 0.
-    Source: Ioffe & Szegedy 2015, section 2; Huang et al. 2018, equation 5.
+    Raises TypeError for other types and dtypes, ValueError for a negative eps, for a
+    singular covariance with eps = 0, and what `covariance` raises.
+    Source: Ioffe & Szegedy 2015, section 2; Huang et al. 2018.
     """
     if not isinstance(x, np.ndarray):
         cure = "use numpy.asarray(x), or newton_schulz(covariance(x)) for tensors"
         raise TypeError(f"x must be a numpy array, got {type(x).__name__}; {cure}")
+    if str(x.dtype) not in ("float32", "float64"):
+        raise TypeError(f"x must be float32 or float64, got {x.dtype}; convert it")
+    check_number("eps", eps, 0, float("inf"), 1e-5)
     values, vectors = np.linalg.eigh(covariance(x))
     values = np.maximum(values, 0) + eps  # rounding can make a zero slightly negative
     if not values.min() > values.max() * np.finfo(x.dtype).eps:
@@ -88,15 +95,22 @@ def newton_schulz(sigma, *, iterations=5):
     its diagonal). iterations : int >= 0; directions of small variance come last, an
     eigenvalue l needs about log(tr sigma / l) / (2 log 1.5) of them, and a few more.
     More never hurt. Returns (C, C), dtype of sigma; differentiable by autograd.
-    Raises ValueError for a matrix that is not square or has no positive trace.
-    Source: Huang et al. 2019, equation 6, in the stable coupled form of Higham 2008.
+    Raises ValueError for a matrix that is not square, symmetric and positive definite
+    as far as can be seen (positive trace, finite result), and for negative iterations.
+    Source: Huang et al. 2019, in the stable coupled form of Higham 2008.
     """
     check_floats("sigma", sigma, min_ndim=2, layout="(C, C)")
     check_shape("sigma", sigma, (len(sigma), len(sigma)), "a covariance is square")
+    check_number("iterations", iterations, 0, 10_000, 5)
     trace = sigma.trace()
-    if not trace > 0:
+    if not 0 < trace < float("inf"):
+        got = float(trace)
         raise ValueError(
-            f"sigma must have a positive trace, got {float(trace)}; add eps"
+            f"sigma must have a positive, finite trace, got {got}; add eps"
+        )
+    if not (abs(sigma - sigma.T) <= 1e-3 * trace).all():
+        raise ValueError(
+            "sigma must be symmetric, as a covariance is; pass covariance(x)"
         )
     identity = sigma * 0
     identity[range(len(sigma)), range(len(sigma))] = 1
@@ -104,4 +118,6 @@ def newton_schulz(sigma, *, iterations=5):
     for _ in range(iterations):
         m = (3 * identity - z @ y) / 2
         y, z = y @ m, m @ z
+    if not (abs(z) < float("inf")).all():
+        raise ValueError("sigma is not positive definite; add eps to its diagonal")
     return z / trace**0.5

@@ -265,6 +265,12 @@ def test_gamma_and_beta_can_restore_the_input():
 
 # --- bad input ------------------------------------------------------------------------
 
+
+def _record(layer, batch):
+    with bnlib.ActivationRecorder(layer).at(0):
+        layer(batch)
+
+
 X, GAMMA = np.arange(12.0).reshape(4, 3), np.ones(3)
 NAN = np.where(X == 5, np.nan, X)
 HUGE = np.full((4, 3), 3e4, np.float16) * np.array([[1], [-1], [1], [-1]], np.float16)
@@ -273,7 +279,7 @@ BAD = {
     "integers": (
         lambda: bnlib.batch_norm(X.astype(int)),
         TypeError,
-        "x must hold floating-point numbers, got int64; convert it: x \\* 1.0",
+        "x must hold floating-point numbers, got int64; convert it: x.astype",
     ),
     "integer tensor": (
         lambda: bnlib.batch_norm(torch.ones(4, 3, dtype=torch.int32)),
@@ -325,17 +331,52 @@ BAD = {
     "negative eps": (
         lambda: bnlib.batch_norm(X, eps=-1),
         ValueError,
-        "eps must be a number >= 0, got -1",
+        "eps must be a finite number in 0 ... inf, got -1; 1e-05 is usual",
     ),
     "eps as array": (
         lambda: bnlib.batch_norm(X, eps=GAMMA),
         ValueError,
-        "eps must be a number",
+        "eps must be a finite number",
+    ),
+    "eps as bool": (
+        lambda: bnlib.batch_norm(X, eps=True),
+        ValueError,
+        "eps must be a finite number",
+    ),
+    "gamma of the other library": (
+        lambda: bnlib.batch_norm(X, torch.ones(3).double()),
+        TypeError,
+        r"gamma is from torch, x from numpy; use one library: numpy.asarray",
+    ),
+    "negative variance": (
+        lambda: bnlib.normalize(X, X[:1], -np.ones((1, 3))),
+        ValueError,
+        "a feature does not vary",
+    ),
+    "variance as number": (
+        lambda: bnlib.normalize(X, X[:1], -1.0),
+        TypeError,
+        "var must be a numpy array or torch tensor, got float",
+    ),
+    "moments of a number": (
+        lambda: bnlib.moments(np.array(3.0)),
+        ValueError,
+        "x must have shape with an axis",
+    ),
+    "cache with y": (
+        lambda: bnlib.batch_norm_backward(X, bnlib.batch_norm(X)),
+        ValueError,
+        "cache must be what batch_norm returned second",
+    ),
+    "float64 dy for float32": (
+        lambda: bnlib.batch_norm_backward(X, bnlib.batch_norm(X.astype(np.float32))[1]),
+        TypeError,
+        "dy must have the dtype of y, float32, got float64",
     ),
     "0/0": (
         lambda: bnlib.batch_norm(np.ones((4, 3)), eps=0),
         ValueError,
-        "a feature is constant and eps is 0, so 0/0; pass a positive eps",
+        "a feature does not vary and eps is 0, so 0/0; pass a positive eps",
     ),
     "overflow": (
         lambda: bnlib.batch_norm(HUGE),
@@ -381,7 +422,47 @@ BAD = {
     "zero covariance": (
         lambda: bnlib.newton_schulz(np.zeros((2, 2))),
         ValueError,
-        "positive trace, got 0.0; add eps",
+        "positive, finite trace, got 0.0; add eps",
+    ),
+    "not symmetric": (
+        lambda: bnlib.newton_schulz(np.array([[1.0, 0.5], [0.0, 1.0]])),
+        ValueError,
+        "sigma must be symmetric",
+    ),
+    "indefinite": (
+        lambda: bnlib.newton_schulz(np.diag([3.0, -2.0]), iterations=50),
+        ValueError,
+        "sigma is not positive definite",
+    ),
+    "negative iterations": (
+        lambda: bnlib.newton_schulz(np.eye(2), iterations=-1),
+        ValueError,
+        "iterations must be a finite number in 0",
+    ),
+    "whitening with negative eps": (
+        lambda: bnlib.zca_whiten(X, eps=-0.5),
+        ValueError,
+        "eps must be a finite number",
+    ),
+    "whitening float16": (
+        lambda: bnlib.zca_whiten(X.astype(np.float16)),
+        TypeError,
+        "float32 or float64, got float16",
+    ),
+    "overflowing covariance": (
+        lambda: bnlib.covariance(X * 1e200),
+        ValueError,
+        "covariance of x overflows float64",
+    ),
+    "comparing shapes": (
+        lambda: bnlib.relative_error(np.ones((3, 1)), np.ones((1, 3))),
+        ValueError,
+        r"numeric must have shape \(3, 1\)",
+    ),
+    "recording an LSTM": (
+        lambda: _record(torch.nn.LSTM(3, 2), torch.ones(1, 4, 3)),
+        TypeError,
+        "output must be one tensor, got tuple",
     ),
     "drift of a matrix": (lambda: bnlib.drift(X), ValueError, r"\(steps, 3, C\)"),
     "drift of a dead unit": (
@@ -424,7 +505,6 @@ WRONG = {
     "zero": lambda dy, x: np.zeros_like(x),
     "sign": lambda dy, x: -full(dy, x),
     "slightly off": lambda dy, x: full(dy, x) * (1 + 1e-5),
-    "NaN": lambda dy, x: full(dy, x) * np.nan,
 }
 
 
@@ -464,6 +544,25 @@ def test_gradcheck_accepts_a_gradient_that_is_really_zero(x):
         lambda b: xhat_of(x + b), lambda dy, b: np.zeros_like(b), np.ones(3)
     )
     assert errors == (0.0,)
+
+
+@pytest.mark.parametrize("offset", [1e8, 1e9, 1e12])
+def test_gradcheck_says_when_rounding_drowns_the_gradient(x, offset):
+    for forward in (lambda a: a + offset, lambda a: np.r_[offset, a.ravel()]):
+        with pytest.raises((ValueError, AssertionError)):
+            gradcheck(forward, lambda dy, a: 0 * a, x)
+
+
+def test_gradcheck_takes_lists_and_names_what_is_missing(x):
+    gradcheck(lambda a, b: a * b, lambda dy, a, b: [dy * b, dy * a], x, x + 1)
+    with pytest.raises(ValueError, match="gradient 0 must be finite, got NaN"):
+        gradcheck(xhat_of, lambda dy, a: a * np.nan, x)
+    with pytest.raises(TypeError, match="gradient 0 must be a numpy array"):
+        gradcheck(xhat_of, lambda dy, a: None, x)
+    with pytest.raises(TypeError, match="float64 numpy array"):
+        gradcheck(lambda a: a, lambda dy, a: dy, torch.ones(3).double())
+    with pytest.raises(ValueError, match="step must be"):
+        bnlib.numerical_gradient(lambda a: a, x, step=0)
 
 
 def test_gradcheck_counts_and_measures_what_backward_returns(x):
@@ -603,6 +702,14 @@ def test_recorder_refuses_nan():
     recorder = bnlib.ActivationRecorder(layer)
     with pytest.raises(ValueError, match="output must be finite"), recorder.at(0):
         layer(torch.full((2, 3), float("nan")))
+
+
+def test_recorder_takes_bfloat16_and_a_single_percentile():
+    layer = torch.nn.Linear(4, 3).bfloat16()
+    recorder = bnlib.ActivationRecorder(layer, percentiles=50)
+    with recorder.at(0):
+        layer(torch.ones(2, 4).bfloat16())
+    assert recorder.percentiles.shape == (1, 1, 3)
 
 
 def test_drift_counts_widths():
