@@ -11,6 +11,7 @@ import http.server
 import importlib.util
 import json
 import os
+import re
 import shutil
 import threading
 import tomllib
@@ -116,6 +117,17 @@ def test_chapter_number_is_the_papers_section(page):
     assert shown == (str(int(prefix)) if in_the_book else "")
 
 
+@every_doc
+def test_message_of_an_error_is_in_view_and_its_frames_are_folded(page):
+    blocks = soup(page).select(".output.traceback")
+    messages = [b for b in blocks if "bn-message" in b["class"]]
+    frames = [b for b in blocks if b.find_parent("details", class_="bn-frames")]
+    assert len(messages) == len(frames) == len(blocks) / 2
+    assert all(not m.find_parent("details", class_="bn-frames") for m in messages)
+    for message in messages:
+        assert re.match(r"[\w.]+(:|$)", message.get_text().strip())
+
+
 def test_footer_names_version_and_licences():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     footer = soup(PAGES[0]).select_one("footer.bd-footer-content").get_text(" ")
@@ -142,6 +154,9 @@ class Visit:
     formulas: dict = field(default_factory=dict)
     widgets: dict = field(default_factory=dict)
     too_wide: list[str] = field(default_factory=list)
+    phone: dict = field(default_factory=dict)
+    errors_cut: list[str] = field(default_factory=list)
+    scrolled_letters: list[str] = field(default_factory=list)
     copy_buttons: int = 0
     dark: dict = field(default_factory=dict)
 
@@ -169,6 +184,42 @@ TOO_WIDE = """width => document.documentElement.scrollWidth <= width ? [] :
       if (getComputedStyle(p).overflowX !== 'visible') return false;
     return true;
   }).map(e => e.outerHTML.slice(0, 120)).concat('the page').slice(0, 3)"""
+# What a phone shows of sliders, boxes that scroll sideways, rows of tables and figures.
+PHONE_LOOK = """async () => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const size = e => e.getBoundingClientRect();
+  const fades = e => getComputedStyle(e).maskImage.includes('gradient');
+  const boxes = all('.bd-article *').filter(e => e.clientWidth
+    && getComputedStyle(e).overflowX === 'auto' && e.scrollWidth > e.clientWidth + 4);
+  const soon = async wrong => { // those that stay wrong for two seconds
+    for (let i = 0; i < 40 && boxes.some(wrong); i++)
+      await new Promise(r => setTimeout(r, 50));
+    return boxes.filter(wrong);
+  };
+  const silent = await soon(e => !fades(e) || e.tabIndex < 0);
+  boxes.forEach(e => { e.scrollLeft = 1e4; });
+  const edges = e => ['left', 'right'].map(s => e.matches(`.bn-more-${s}`)).join();
+  const stuck = await soon(e => edges(e) !== 'true,false');
+  boxes.forEach(e => { e.scrollLeft = 0; });
+  const name = e => `${e.tagName}: ${e.textContent.trim().slice(0, 40)}`;
+  return {
+    tracks: all('.noUi-target').map(e => size(e).width).filter(width => width < 150),
+    silent: silent.map(name),
+    stuck: stuck.map(name),
+    rows: all('.pst-scrollable-table-container')
+      .filter(e => e.scrollWidth > e.clientWidth)
+      .flatMap(e => all('tr', e)).filter(e => size(e).height > 100).map(name),
+    tiny: all('.bd-article figure img')
+      .filter(e => e.naturalWidth > 2.3 * e.naturalHeight && size(e).width < 600)
+      .map(e => e.alt),
+  };
+}"""
+ERRORS_CUT = """() => [...document.querySelectorAll('.traceback pre')]
+  .filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.slice(-60))"""
+# In a line of text only what is wider than the line may scroll.
+SCROLLED_LETTERS = """() => [...document.querySelectorAll('span.math > mjx-container')]
+  .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth < 200)
+  .map(e => e.parentElement.parentElement.textContent.slice(0, 60))"""
 FRAME = """area => [...area.querySelectorAll('svg')]
   .filter(e => e.getClientRects().length).map(e => e.outerHTML).join()"""
 DARK = """() => {
@@ -280,11 +331,16 @@ class Browser:
         found.formulas = tab.evaluate(FORMULAS)
         found.copy_buttons = tab.locator(".cell_input .copybtn").count()
         found.widgets = try_widgets(tab)
+        found.scrolled_letters = tab.evaluate(SCROLLED_LETTERS)
+        tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+        found.errors_cut = tab.evaluate(ERRORS_CUT)
         tab.emulate_media(color_scheme="dark")
         tab.locator("html[data-theme=dark]").wait_for()
         found.dark = tab.evaluate(DARK)
         tab.set_viewport_size(PHONE)
         found.too_wide = tab.evaluate(TOO_WIDE, PHONE["width"])
+        found.phone = tab.evaluate(PHONE_LOOK)
+        found.errors_cut += tab.evaluate(ERRORS_CUT)
         tab.close()
         return found
 
@@ -338,6 +394,26 @@ def test_formulas_are_drawn(browser, page):
 @every_page
 def test_page_fits_a_phone(browser, page):
     assert browser.visit(page).too_wide == []
+
+
+@pytest.mark.browser
+@every_page
+def test_phone_shows_where_there_is_more(browser, page):
+    """Tracks to slide on, edges that fade, rows and lettering of a size to read."""
+    expected = {"tracks": [], "silent": [], "stuck": [], "rows": [], "tiny": []}
+    assert browser.visit(page).phone == expected
+
+
+@pytest.mark.browser
+@every_page
+def test_errors_are_read_in_full(browser, page):
+    assert browser.visit(page).errors_cut == []
+
+
+@pytest.mark.browser
+@every_page
+def test_no_scrollbars_in_the_text(browser, page):
+    assert browser.visit(page).scrolled_letters == []
 
 
 @pytest.mark.browser

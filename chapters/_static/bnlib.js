@@ -34,6 +34,7 @@ if (window.MathJax && !MathJax.Hub) {
       const figure = slider.parentElement.querySelector("[role=img][aria-label]");
       const value = [readout, figure?.getAttribute("aria-label")].filter(Boolean).join(": ");
       if (label) handle.setAttribute("aria-label", label);
+      slider.querySelector('.widget-label[title="null"]')?.removeAttribute("title");
       if (value) handle.setAttribute("aria-valuetext", value);
     }
   }
@@ -42,6 +43,42 @@ if (window.MathJax && !MathJax.Hub) {
     const changes = { childList: true, subtree: true, attributeFilter: ["aria-valuenow"] };
     new MutationObserver(speak).observe(document.querySelector("main"), changes);
   }
+})();
+
+// Boxes that scroll sideways say so: the edge behind which there is more fades
+// (bnlib.css), and they are reached by keyboard. Figures much wider than high get such a box.
+(() => {
+  "use strict";
+
+  const BOXES =
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .bn-wide)";
+  const WIDE = 2.3; // width over height: panels side by side
+
+  function mark(box) {
+    const rest = box.scrollWidth - box.clientWidth;
+    const scrolls = rest > 4 && getComputedStyle(box).overflowX === "auto";
+    box.classList.toggle("bn-more-left", scrolls && box.scrollLeft > 4);
+    box.classList.toggle("bn-more-right", scrolls && box.scrollLeft < rest - 4);
+    if (!scrolls) return;
+    box.classList.add("bn-scrolls");
+    box.tabIndex = 0;
+  }
+
+  function wrap(image) {
+    if (image.naturalWidth < WIDE * image.naturalHeight) return;
+    const box = document.createElement("div");
+    box.className = "bn-wide";
+    image.replaceWith(box);
+    box.append(image);
+  }
+
+  addEventListener("load", async () => {
+    document.querySelectorAll(".bd-article figure > img").forEach(wrap);
+    await window.MathJax?.startup?.promise;
+    const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
+    document.querySelectorAll(BOXES).forEach((box) => sizes.observe(box));
+    document.addEventListener("scroll", (e) => e.target.matches?.(BOXES) && mark(e.target), true);
+  });
 })();
 
 // Previews. A link to an equation, figure, theorem, section or citation shows what it points to
