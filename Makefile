@@ -48,7 +48,11 @@ vendor: $(READY)
 book: $(READY) vendor  ## build the site into _build/html
 	@echo "== building the book"
 	@mkdir -p _build
-	@$(VENV)/bin/jupyter-book build -W -n --keep-going -q . >_build/book.log 2>&1 \
+	@# The builder does not notice a change of the look alone; then it builds all pages.
+	@all=$$(find chapters/_static tools _config.yml _toc.yml \
+	  -newer $(HTML)/index.html -print -quit 2>/dev/null || echo none yet); \
+	$(VENV)/bin/jupyter-book build -W -n --keep-going -q $${all:+--all} . \
+	  >_build/book.log 2>&1 \
 	  || (cat _build/book.log; exit 1)
 	@echo "== the book is in $(HTML): open $(HTML)/index.html, or run \`make serve\`"
 

@@ -4,12 +4,14 @@ Every function comes from a chapter of *Batch Normalization from the ground up*,
 order of its table of contents. Importing this package needs numpy alone.
 """
 
+from importlib import import_module
 from importlib.metadata import version
 
 from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import affine, batch_norm, moments, normalize
 from bnlib.covariate_shift import ActivationRecorder, drift
 from bnlib.gradient_checking import gradcheck, numerical_gradient, relative_error
+from bnlib.inference import batch_norm_inference, fold_linear, update_running
 from bnlib.whitening import (
     covariance,
     newton_schulz,
@@ -33,4 +35,15 @@ __all__ = [  # in the order of the chapters
     "affine",
     "batch_norm",
     "batch_norm_backward",
+    "update_running",
+    "batch_norm_inference",
+    "fold_linear",
+    "fold",
 ]
+_NEED_TORCH = {"fold": "bnlib.nn.convolution"}  # loaded on first use
+
+
+def __getattr__(name):
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module 'bnlib' has no attribute {name!r}")
+    return getattr(import_module(_NEED_TORCH[name]), name)

@@ -74,6 +74,18 @@ def test_layers_go_to_the_nn_package_and_may_use_their_own_chapter(book):
     assert "Layer" not in (root / "bnlib/moments.py").read_text()
 
 
+def test_the_two_modules_of_a_chapter_share_their_imports(book):
+    both = (E, "import math\n\nimport numpy as np\n\n\nf = np.tanh")
+    layer = (NN, "import torch\n\n\nclass Layer(torch.nn.Module):\n    pi = math.pi")
+    root = book(("moments", [both, layer]))
+    assert export.export(root) == []
+    arrays = (root / "bnlib/moments.py").read_text()
+    layers = (root / "bnlib/nn/moments.py").read_text()
+    assert "import numpy as np" in arrays and "torch" not in arrays
+    assert "import math" in layers and "import torch" in layers
+    assert "numpy" not in layers
+
+
 def test_check_shows_a_diff_and_changes_nothing(book):
     root = book(("moments", [MEAN]))
     export.export(root)

@@ -187,11 +187,22 @@ class TestTemplate:
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=ids)
-def test_page_and_module_point_at_each_other(path):
+def test_page_and_modules_point_at_each_other(path):
     name = path.stem.split("_", 1)[1]
-    assert f"{{ref}}`bnlib.{name} <module-{name}>`" in text_of(path)
-    module = (ROOT / "bnlib" / f"{name}.py").read_text()
-    assert f"chapters/{path.stem}.ipynb" in module.splitlines()[0]
     listing = (ROOT / "chapters/modules.md").read_text()
-    assert f"(module-{name})=" in listing and f"../bnlib/{name}.py" in listing
-    assert f"{{doc}}`{path.stem}`" in listing
+    tags = {
+        tag for _, cell in code_cells(path) for tag in cell.metadata.get("tags", [])
+    }
+    for tag, package in (("export", ""), ("export:nn", "nn.")):
+        if tag not in tags:
+            continue
+        dotted = f"bnlib.{package}{name}"
+        label = f"module-{package.replace('.', '-')}{name}"
+        file = f"{dotted.replace('.', '/')}.py"
+        assert f"{{ref}}`{dotted} <{label}>`" in text_of(path)
+        assert (
+            f"chapters/{path.stem}.ipynb" in (ROOT / file).read_text().splitlines()[0]
+        )
+        assert f"({label})=" in listing and f"../{file}" in listing
+    if tags & {"export", "export:nn"}:
+        assert f"{{doc}}`{path.stem}`" in listing

@@ -172,7 +172,18 @@ def collect(root: Path = ROOT) -> dict[str, Module]:
             empty = Module(path, chapter, title_of(notebook), order)
             add_cell(modules.setdefault(path, empty), number, cell.source, orders)
     check_unique(modules)
+    share_imports(modules)
     return modules
+
+
+def share_imports(modules: dict[str, Module]):
+    """Give a chapter's two modules the same imports; `tidy` drops the unused ones.
+
+    A notebook imports a name once, whichever of its modules needs it.
+    """
+    for module in modules.values():
+        twins = [m for m in modules.values() if m.chapter == module.chapter]
+        module.imports = [line for twin in twins for line in twin.imports]
 
 
 def check_unique(modules: dict[str, Module]):

@@ -1,0 +1,125 @@
+"""Chapter 6, Convolutions: chapters/06_convolution.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/06_convolution.html of the book.
+"""
+
+import copy
+
+import torch
+from torch.nn.parameter import is_lazy
+
+from bnlib.nn.inference import BatchNormMixin
+
+__all__ = [
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "along_outputs",
+    "PLAIN",
+    "TRANSPOSED",
+    "BATCH_NORMS",
+    "check_layer",
+    "check_frozen",
+    "fold",
+]
+
+
+class BatchNorm2d(BatchNormMixin, torch.nn.BatchNorm2d):
+    """Batch normalization of (N, C, H, W), in place of torch.nn.BatchNorm2d.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    Every channel has one mean and one variance, over all N·H·W positions. All else is
+    as in `BatchNorm1d`. Source: Ioffe & Szegedy 2015, section 3.2.
+    """
+
+
+class BatchNorm3d(BatchNormMixin, torch.nn.BatchNorm3d):
+    """Batch normalization of (N, C, D, H, W), in place of torch.nn.BatchNorm3d.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    Every channel has one mean and one variance, over all N·D·H·W positions. All else is
+    as in `BatchNorm1d`. Source: Ioffe & Szegedy 2015, section 3.2.
+    """
+
+
+def along_outputs(scale, layer):
+    """Return scale shaped to multiply the output channels of layer.weight.
+
+    (out,) -> (out, 1, ...), or for transposed convolutions, whose weight has the shape
+    (in, out / groups, ...), -> (in, out / groups, 1, ...): each group has its own part.
+    """
+    spatial = [1] * (layer.weight.ndim - 2)
+    if not isinstance(layer, TRANSPOSED):
+        return scale.reshape(-1, 1, *spatial)
+    per_group = scale.reshape(layer.groups, -1)
+    rows = per_group.repeat_interleave(layer.in_channels // layer.groups, dim=0)
+    return rows.reshape(*rows.shape, *spatial)
+
+
+PLAIN = torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d
+TRANSPOSED = tuple(getattr(torch.nn, f"ConvTranspose{n}d") for n in (1, 2, 3))
+BATCH_NORMS = tuple(getattr(torch.nn, f"BatchNorm{n}d") for n in (1, 2, 3))
+
+
+def check_layer(layer):
+    """Raise TypeError, with a cure, for a layer that nothing can be folded into."""
+    got = type(layer).__name__
+    if not isinstance(layer, PLAIN + TRANSPOSED):
+        what = f"layer must be a Linear, Conv or ConvTranspose, got {got}"
+        raise TypeError(f"{what}; pass the layer before the batch norm")
+    if is_lazy(layer.weight):
+        raise TypeError(f"layer must have weights, got {got}; call it on a batch first")
+    if not isinstance(layer.weight, torch.nn.Parameter):
+        what = f"layer.weight must be a Parameter, got a computed one in {got}"
+        raise TypeError(f"{what}; remove its weight norm or parametrization first")
+
+
+def check_frozen(batch_norm, channels):
+    """Raise TypeError or ValueError, with a cure, for an unusable batch norm."""
+    got = type(batch_norm).__name__
+    if not isinstance(batch_norm, (*BATCH_NORMS, torch.nn.SyncBatchNorm)):
+        what = f"batch_norm must be a BatchNorm1d, 2d or 3d, got {got}"
+        raise TypeError(f"{what}; pass the layer first, then its batch norm")
+    if batch_norm.training:
+        what = "batch_norm must be in evaluation mode, got training mode"
+        raise ValueError(f"{what}; call batch_norm.eval() first")
+    if batch_norm.running_mean is None or batch_norm.running_var is None:
+        what = "batch_norm must have running statistics, got None"
+        raise ValueError(f"{what}; train it with track_running_stats=True")
+    if batch_norm.num_features != channels:
+        what = f"batch_norm must have {channels} channels, as many as layer puts out"
+        cure = "pass the batch norm that follows layer"
+        raise ValueError(f"{what}, got {batch_norm.num_features}; {cure}")
+
+
+def fold(layer, batch_norm):
+    """Return a new layer that does what layer and then batch_norm do in evaluation.
+
+    weight' = scale weight,   bias' = scale (bias - mean) + beta
+    scale = gamma / sqrt(var + eps), one number per output channel
+
+    layer : Linear, Conv1d/2d/3d or ConvTranspose1d/2d/3d, any groups. batch_norm : ours
+    or torch.nn's, in evaluation mode, with one channel per output of layer. The new
+    layer has the type, dtype, device, mode and requires_grad of layer, and a bias,
+    which is trainable like layer's, or like its weight where layer had none.
+    Raises TypeError or ValueError, see `check_layer` and `check_frozen`.
+    Source: Ioffe & Szegedy 2015, Algorithm 2, line 11, as one layer.
+    """
+    check_layer(layer)
+    outputs = "out_features" if isinstance(layer, torch.nn.Linear) else "out_channels"
+    check_frozen(batch_norm, getattr(layer, outputs))
+    wide = torch.promote_types(batch_norm.running_var.dtype, torch.float32)
+    mean, var = batch_norm.running_mean.to(wide), batch_norm.running_var.to(wide)
+    gamma, beta, bias = batch_norm.weight, batch_norm.bias, layer.bias
+    with torch.no_grad():
+        scale = (var + batch_norm.eps) ** -0.5 * (1 if gamma is None else gamma)
+        shift = ((0 if bias is None else bias) - mean) * scale
+        shift = shift if beta is None else shift + beta
+        weight = layer.weight * along_outputs(scale, layer)
+    folded = copy.deepcopy(layer)
+    for name, old, new in ("weight", layer.weight, weight), ("bias", bias, shift):
+        like = layer.weight if old is None else old
+        setattr(folded, name, torch.nn.Parameter(new.to(like), like.requires_grad))
+    return folded

@@ -1,0 +1,5 @@
+"""Functions with the signatures of torch.nn.functional, derived in the book."""
+
+from bnlib.nn.inference import batch_norm
+
+__all__ = ["batch_norm"]

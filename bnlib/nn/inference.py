@@ -1,0 +1,268 @@
+"""Chapter 5, Training and inference: chapters/05_inference.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/05_inference.html of the book.
+"""
+
+import torch
+from torch.autograd import forward_ad
+
+from bnlib.batch_normalization import (
+    affine,
+    batch_axes,
+)
+
+__all__ = [
+    "normalize_batch",
+    "BatchNormFunction",
+    "eager",
+    "at_hand",
+    "check_input",
+    "check_channels",
+    "store",
+    "along_channels",
+    "in_memory_as_torch",
+    "batch_norm",
+    "BatchNormMixin",
+    "BatchNorm1d",
+]
+
+
+def normalize_batch(x, weight, bias, eps):
+    """Return y = scale (x - mean) + bias, and the mean and var of the batch.
+
+    scale = weight / sqrt(var + eps)
+
+    The equations of `batch_norm` for the inside of a layer: no value of x is looked at,
+    so a GPU need not be waited for and a compiler can follow. x : tensor (N, C, ...);
+    weight, bias : None or (1, C, 1, ...). Half precision is averaged in float32, the
+    dtype of mean and var. Source: Ioffe & Szegedy 2015, Algorithm 1.
+    """
+    axes, wide = batch_axes(x), torch.promote_types(x.dtype, torch.float32)
+    mean = x.mean(axes, keepdim=True, dtype=wide)
+    centred = x - mean
+    var = (centred**2).mean(axes, keepdim=True)
+    y = affine(centred, affine((var + eps) ** -0.5, weight), bias)
+    return y.to(x.dtype), mean, var
+
+
+class BatchNormFunction(torch.autograd.Function):
+    """`normalize_batch` with the backward pass of chapter 4.
+
+    dx = scale (dy - <dy> - xhat <dy xhat>),   with scale = weight / std
+
+    Arguments and results are those of `normalize_batch`. The moments are outputs like
+    y: their gradients join the roads through mean and variance. First derivatives do
+    not need that (dmean and dvar are 0), second ones do: there this backward pass is
+    itself differentiated, and the moments in it depend on x. Source: chapter 4.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        y, mean, var = normalize_batch(x, weight, bias, eps)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps = eps
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, dy, dmean, dvar):
+        x, weight, mean, var = ctx.saved_tensors
+        axes, m = batch_axes(x), x.numel() / x.shape[1]
+        centred, std = x - mean, (var + ctx.eps) ** 0.5
+        scale = affine(1 / std, weight)
+        dy = dy.to(std.dtype)
+        dbias = dy.sum(axes, keepdim=True)
+        dweight = (dy * centred).sum(axes, keepdim=True) / std
+        by_mean = (scale * dbias - dmean) / m
+        by_var = (scale * dweight / std - 2 * dvar) / m
+        dx = (scale * dy - by_mean - centred * by_var).to(x.dtype)
+        wanted = ctx.needs_input_grad[:3]
+        gradients = zip((dx, dweight, dbias), wanted, strict=True)
+        return *(g if w else None for g, w in gradients), None
+
+
+def eager(*tensors):
+    """Return whether operations just run: no compiler, torch.func or forward mode.
+
+    Those take the forward pass apart by themselves, and get it as it is: through an
+    autograd.Function, a forward derivative of a forward derivative comes out as 0.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    duals = (forward_ad.unpack_dual(t) for t in tensors if t is not None)
+    return all(dual.tangent is None for dual in duals)
+
+
+def at_hand(x):
+    """Return whether looking at the values of x is free: an eager tensor on the CPU."""
+    return type(x) is torch.Tensor and x.device.type == "cpu" and eager(x)
+
+
+def check_input(input, training, eps):
+    """Raise torch's error, with a cure, for an input that cannot be normalized.
+
+    TypeError: not a tensor. NotImplementedError: not floating-point. ValueError: one
+    value per channel in training, an eps that allows 0/0, or no channel axis.
+    """
+    if not isinstance(input, torch.Tensor):
+        got = f"{type(input).__name__}; convert it: torch.as_tensor(input)"
+        raise TypeError(f"batch_norm(): argument 'input' must be Tensor, not {got}")
+    if not input.is_floating_point():
+        cure = "convert the input: input.float()"
+        what = f'"batch_norm" not implemented for {input.dtype}'
+        raise NotImplementedError(f"{what}; {cure}")
+    if training and input.shape[:1].numel() * input.shape[2:].numel() == 1:
+        what = "Expected more than 1 value per channel when training"
+        cure = "their variance is 0: use larger batches, or drop_last=True"
+        raise ValueError(f"{what}, got input size {tuple(input.shape)}; {cure}")
+    if eps < 0 or (training and eps == 0):
+        must = "positive during training" if training else "non-negative"
+        what = f"batch_norm eps must be {must}, but got {eps}"
+        raise ValueError(f"{what}; 1e-5 is usual")
+    if input.ndim < 2 and input.numel():
+        what = f"expected at least 2D input (got {input.ndim}D input)"
+        raise ValueError(f"{what}; reshape it to (N, C) or (N, C, ...)")
+
+
+def check_channels(input, training, running_mean, running_var, weight, bias):
+    """Raise torch's error, with a cure, for parameters that do not fit the input.
+
+    RuntimeError: no running statistics in evaluation, not one value per channel, or a
+    dtype that is neither the input's nor the float32 that goes with half precision.
+    ValueError: one running statistic without the other.
+    """
+    stats = {"running_mean": running_mean, "running_var": running_var}
+    missing = [name for name, stat in stats.items() if stat is None]
+    if missing and not training:
+        what = f"{missing[0]} must be defined in evaluation mode"
+        raise RuntimeError(f"{what}; pass it, or training=True")
+    if len(missing) == 1:
+        what = "running_mean and running_var must either both be None or neither be"
+        raise ValueError(f"{what} None; {missing[0]} is None, pass it too")
+    channels = input.shape[1] if input.ndim > 1 else 0
+    fitting = input.dtype, torch.promote_types(input.dtype, torch.float32)
+    for name, p in (stats | {"weight": weight, "bias": bias}).items():
+        if p is not None and p.numel() != channels:
+            what = f"{name} should contain {channels} elements not {p.numel()}"
+            cure = f"input size is {tuple(input.shape)}: num_features={channels}?"
+            raise RuntimeError(f"{what}; {cure}")
+        if p is not None and p.dtype not in fitting:
+            what = f"mixed dtype: the input is {input.dtype}, {name} is {p.dtype}"
+            raise RuntimeError(f"{what}; convert one: layer.to(input.dtype)")
+
+
+def store(running, batch, momentum):
+    """Update running statistics in place, and never with NaN or infinity.
+
+    new = (1 - momentum) running + momentum batch
+
+    running, batch : dicts with the same names, of tensors of C values. Where looking at
+    them is free (`at_hand`), raises ValueError naming the channels before anything is
+    stored; elsewhere those channels keep their old value. Source: chapter 5.
+    """
+    update = {}
+    for name, old in running.items():
+        now = batch[name].detach().reshape(old.shape)
+        new = old.to(now.dtype).lerp(now, momentum).to(old.dtype)
+        finite = new.isfinite()
+        if not at_hand(finite):
+            new = torch.where(finite, new, old)
+        elif not finite.all():
+            channels = (~finite).nonzero()[:5, -1].tolist()
+            what = f"{name} would become NaN or infinite in channels {channels}"
+            cure = "drop the batch if its input does, else reset_running_stats()"
+            raise ValueError(f"{what}; {cure}")
+        update[name] = new
+    for name, old in running.items():
+        old.copy_(update[name])
+
+
+def along_channels(p, x):
+    """Return p (C,) as (1, C, 1, ...), in float32 at least; None stays None."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return None if p is None else p.to(wide).reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def in_memory_as_torch(y):
+    """Return y contiguous or channels-last: a `view` that follows may rely on it."""
+    formats = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
+    known = any(y.is_contiguous(memory_format=f) for f in formats)
+    return y if known else y.contiguous()
+
+
+def batch_norm(
+    input, running_mean, running_var, weight=None, bias=None,
+    training=False, momentum=0.1, eps=1e-5,
+):  # fmt: skip
+    """Normalize every channel of the input: torch.nn.functional.batch_norm, derived.
+
+    y = weight (input - mean) / sqrt(var + eps) + bias
+
+    mean and var are those of the batch in training, else the running ones. In training
+    running statistics, where given, are updated in place, with the unbiased variance:
+    new = (1 - momentum) running + momentum batch. Shapes: input and y (N, C, ...), all
+    others (C,) or None. dtypes: floating-point, all the same, or float32 parameters
+    with a half-precision input; y has the input's. An empty batch changes nothing.
+    Raises torch's errors, see `check_input`, `check_channels`; and ValueError before
+    NaN or infinity would reach the running statistics, see `store`.
+    Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
+    """
+    check_input(input, training, eps)
+    check_channels(input, training, running_mean, running_var, weight, bias)
+    weight, bias = along_channels(weight, input), along_channels(bias, input)
+    if not input.numel():
+        y = affine(input.clone(), weight, bias)
+    elif training:
+        known = eager(input, weight, bias)
+        function = BatchNormFunction.apply if known else normalize_batch
+        y, mean, var = function(input, weight, bias, eps)
+        if running_mean is not None:
+            m = input.numel() / input.shape[1]
+            running = {"running_mean": running_mean, "running_var": running_var}
+            batch = {"running_mean": mean, "running_var": var * (m / (m - 1))}
+            store(running, batch, momentum)
+    else:
+        mean, var = (along_channels(s, input) for s in (running_mean, running_var))
+        y = affine(input - mean, affine((var + eps) ** -0.5, weight), bias)
+    return in_memory_as_torch(y.to(input.dtype))
+
+
+class BatchNormMixin:
+    """The forward pass of our layers; all the rest is inherited from torch.nn's.
+
+    Put it before the torch.nn class: `class BatchNorm1d(BatchNormMixin, torch.nn.…)`.
+    Constructor, buffers, state_dict, old checkpoints, representation and every
+    `isinstance` in other people's code are then right, today and in the next version.
+    """
+
+    def forward(self, input):
+        """Return the normalized input; in training, update the running statistics."""
+        if isinstance(input, torch.Tensor):  # anything else is refused by batch_norm
+            self._check_input_dim(input)
+        tracked = self.training and self.track_running_stats
+        counter = self.num_batches_tracked if tracked else None
+        momentum = self.momentum
+        if momentum is None:  # the cumulative average: every batch weighs the same
+            momentum = 0.0 if counter is None else 1 / (float(counter) + 1)
+        mean, var = self.running_mean, self.running_var
+        if self.training and not tracked:
+            mean = var = None
+        training = self.training or (mean is None and var is None)
+        parameters = mean, var, self.weight, self.bias
+        y = batch_norm(input, *parameters, training, momentum, self.eps)
+        if counter is not None:  # last: a batch that raised an error does not count
+            counter.add_(1)
+        return y
+
+
+class BatchNorm1d(BatchNormMixin, torch.nn.BatchNorm1d):
+    """Batch normalization of (N, C) or (N, C, L), in place of torch.nn.BatchNorm1d.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    Moments of the batch in training, running statistics in evaluation. Arguments,
+    defaults, state_dict, dtypes and errors are those of torch.nn.BatchNorm1d; so is
+    `momentum`, the weight of the NEW batch (None: average of all batches). One error is
+    added: ValueError before NaN or infinity would enter the running statistics.
+    Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
+    """
