@@ -49,11 +49,12 @@ book: $(READY) vendor  ## build the site into _build/html
 	@echo "== building the book"
 	@mkdir -p _build
 	@# The builder does not notice a change of the look alone; then it builds all pages.
-	@all=$$(find chapters/_static tools _config.yml _toc.yml \
-	  -newer $(HTML)/index.html -print -quit 2>/dev/null || echo none yet); \
+	@all=$$(find chapters/_static tools/*.py _config.yml _toc.yml \
+	  -type f -newer _build/.built -print -quit 2>/dev/null || echo none yet); \
 	$(VENV)/bin/jupyter-book build -W -n --keep-going -q $${all:+--all} . \
 	  >_build/book.log 2>&1 \
 	  || (cat _build/book.log; exit 1)
+	@touch _build/.built
 	@echo "== the book is in $(HTML): open $(HTML)/index.html, or run \`make serve\`"
 
 test: check book  ## every check there is

@@ -202,7 +202,7 @@ def train(net, optimizer, seed):
     generator = torch.Generator().manual_seed(seed)
     losses = []
     for _ in range(10):
-        x = torch.randn(16, 3, 8, 8, generator=generator)
+        x = torch.randn(16, 3, 8, 8, generator=generator).to(net[0].weight.dtype)
         labels = x.mean(dim=(2, 3)).argmax(dim=1)
         loss = F.cross_entropy(net(x), labels)
         optimizer.zero_grad(), loss.backward(), optimizer.step()
@@ -213,26 +213,33 @@ def train(net, optimizer, seed):
 @pytest.mark.parametrize(
     ("first", "then"), [(nn.BatchNorm2d, BatchNorm2d), (BatchNorm2d, nn.BatchNorm2d)]
 )
-def test_a_checkpoint_continues_in_the_other_library(first, then):
-    net = resnet(first)
+@pytest.mark.parametrize(
+    # In float32 the two sum in another order, and twenty steps of training spread that.
+    ("dtype", "loose"),
+    [(torch.float64, 1e-9), (torch.float32, 1e-4)],
+)
+def test_a_checkpoint_continues_in_the_other_library(first, then, dtype, loose):
+    net = resnet(first).to(dtype)
     optimizer = optimizer_of(net)
     train(net, optimizer, seed=0)
     file = io.BytesIO()
     torch.save([net.state_dict(), optimizer.state_dict()], file)
     file.seek(0)
     states = torch.load(file)
-    other = resnet(then)
+    other = resnet(then).to(dtype)
     other_optimizer = optimizer_of(other)
     other.load_state_dict(states[0]), other_optimizer.load_state_dict(states[1])
     losses = train(net, optimizer, seed=1)
     assert max(losses) - min(losses) > 0.01  # it does train
-    assert_close(train(other, other_optimizer, seed=1), losses, rtol=1e-5, atol=1e-5)
+    again = train(other, other_optimizer, seed=1)
+    assert_close(again, losses, rtol=min(loose, 1e-5), atol=min(loose, 1e-5))
     for (name, a), b in zip(
         other.state_dict().items(), net.state_dict().values(), strict=True
     ):
-        assert_close(a, b, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name} {m}")
-    x = torch.randn(5, 3, 8, 8)
-    assert_close(other.eval()(x), net.eval()(x), rtol=1e-4, atol=1e-4)
+        at = {"rtol": loose, "atol": loose / 10}
+        assert_close(a, b, **at, msg=lambda m, name=name: f"{name} {m}")
+    x = torch.randn(5, 3, 8, 8, dtype=dtype)
+    assert_close(other.eval()(x), net.eval()(x), rtol=loose, atol=loose)
 
 
 @every_layer
