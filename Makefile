@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check export run lab serve clean distclean
+.PHONY: help setup book test check export run experiments lab serve clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -72,6 +72,9 @@ export: $(READY)  ## write bnlib/ from the chapters
 
 run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all without)
 	@$(PY) tools/run.py chapters/$(CHAPTER)*.ipynb
+
+experiments: $(READY)  ## every long run anew, on real data: make experiments JOBS=2
+	@$(PY) -m experiments --jobs $(or $(JOBS),1)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab --notebook-dir=chapters

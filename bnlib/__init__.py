@@ -47,3 +47,7 @@ def __getattr__(name):
     if name not in _NEED_TORCH:
         raise AttributeError(f"module 'bnlib' has no attribute {name!r}")
     return getattr(import_module(_NEED_TORCH[name]), name)
+
+
+def __dir__():
+    return sorted({*globals(), *_NEED_TORCH})

@@ -40,14 +40,16 @@ def check_floats(name, x, *, min_ndim=0, layout="any shape"):
     """
     if not hasattr(x, "dtype") or not hasattr(x, "ndim"):
         got = type(x).__name__
-        cure = f"wrap it: numpy.asarray({name}, dtype=float)"
+        cure = "wrap it: numpy.asarray(..., dtype=float)"
         raise TypeError(
             f"{name} must be a numpy array or torch tensor, got {got}; {cure}"
         )
     if "float" not in str(x.dtype):
-        cure = (
-            f"convert it: {name}.astype('float64') in numpy, {name}.double() in torch"
-        )
+        cure = "convert it: x.astype('float64') in numpy, x.double() in torch"
+        if "complex" in str(x.dtype):
+            cure = (
+                "take its real part, or normalize real and imaginary part as channels"
+            )
         raise TypeError(
             f"{name} must hold floating-point numbers, got {x.dtype}; {cure}"
         )
@@ -99,6 +101,14 @@ def check_number(name, value, low, high, usual):
         )
 
 
+def _check_float64(name, x):
+    check_floats(name, x)
+    if str(x.dtype) != "float64" or not isinstance(x, np.ndarray):
+        got = f"{type(x).__name__} of {x.dtype}"
+        cure = "float32 keeps too few digits: x.astype(float), or x.numpy() in torch"
+        raise TypeError(f"{name} must be a float64 numpy array, got {got}; {cure}")
+
+
 def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
     r"""Differentiate sum(dy * f(x)) with respect to every entry of x.
 
@@ -111,11 +121,8 @@ def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
     Raises TypeError for anything but float64 numpy arrays, ValueError for a step that
     is not positive. Source: chapter 0.
     """
-    check_floats("x", x)
+    _check_float64("x", x)
     check_number("step", step, 1e-300, 1e300, 1e-5)
-    if str(x.dtype) != "float64" or not isinstance(x, np.ndarray):
-        cure = "float32 keeps too few digits: pass numpy.asarray(x, dtype=float)"
-        raise TypeError(f"x must be a float64 numpy array, got {x.dtype}; {cure}")
     gradient = np.empty_like(x)
     for i in np.ndindex(x.shape):
         up, down = x.copy(), x.copy()  # copies: f may return its argument
@@ -127,8 +134,10 @@ def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
 def relative_error(analytic, numeric):
     """Return max|a - n| / max(max|a|, max|n|), and 0 when both are zero everywhere.
 
-    analytic, numeric : numpy arrays of the same shape, else ValueError.
+    analytic, numeric : finite numpy arrays of the same shape, else ValueError.
     """
+    check_floats("analytic", analytic)
+    check_floats("numeric", numeric)
     check_shape("numeric", numeric, analytic.shape, "analytic has it")
     scale = max(np.max(abs(analytic)), np.max(abs(numeric)))
     return float(np.max(abs(analytic - numeric)) / scale) if scale else 0.0
@@ -147,13 +156,14 @@ def gradcheck(forward, backward, *inputs, dy=None, seed=0, rtol=1e-6, step=1e-5)
     Returns the relative errors, a tuple of floats, one per input.
     Raises AssertionError at the first wrong gradient, naming the worst entry;
     ValueError if the check could not fail (the `dy` given makes the gradient vanish, or
-    rounding drowns it), or for gradients of the wrong number or shape. An error above
-    rtol is returned only where rounding explains it.
+    rounding drowns it), or for gradients of the wrong number or shape. No error above
+    rtol is ever returned.
     Source: chapter 0.
     """
     for k, value in enumerate(inputs):
-        check_floats(f"input {k}", value)
-    y = np.asarray(forward(*inputs))
+        _check_float64(f"inputs[{k}]", value)
+    y = forward(*inputs)
+    check_floats("the output of forward", y)
     given = dy is not None
     # Its own stream: inputs drawn from default_rng(seed) must not come out equal to dy.
     own = np.random.default_rng([seed, len(inputs), 2015])
@@ -164,7 +174,7 @@ def gradcheck(forward, backward, *inputs, dy=None, seed=0, rtol=1e-6, step=1e-5)
         got = f"got {len(gradients)} for {len(inputs)} inputs"
         raise ValueError(f"backward must return one gradient per input, {got}")
     # What rounding alone can put into a numerical gradient, ten times over.
-    noise = 10 * np.finfo(float).eps * np.sum(abs(dy * y)) / step
+    noise = 10 * np.finfo(float).eps * np.linalg.norm(dy * y) / step
     errors = []
     for k, analytic in enumerate(gradients):
         check_floats(f"gradient {k}", analytic)
@@ -174,6 +184,7 @@ def gradcheck(forward, backward, *inputs, dy=None, seed=0, rtol=1e-6, step=1e-5)
             return forward(*inputs[:k], value, *inputs[k + 1 :])
 
         numeric = numerical_gradient(along, inputs[k], dy, step=step)
+        check_floats("a numerical gradient", numeric)
         _check_resolution(k, numeric, noise, dy, rtol, given)
         errors.append(_judge(k, analytic, numeric, noise, rtol))
     return tuple(errors)
@@ -187,11 +198,13 @@ def _check_resolution(k, numeric, noise, dy, rtol, given):
             f"this check cannot fail: with the dy you gave, the gradient with respect "
             f"to input {k} is zero to rounding; use a random dy"
         )
-    # A gradient that is really zero is known to `noise`; compare that with the pull.
-    if noise > 1e-3 * max(size, np.max(abs(dy))):
+    # A gradient that is really zero must be seen to be small against the pull.
+    limit = 1e-6 * np.max(abs(dy)) if size <= noise else rtol * size
+    if noise > limit:
         raise ValueError(
-            f"rounding drowns the gradient with respect to input {k}: differences are "
-            f"known to {noise:.0e} only; bring the outputs nearer to zero"
+            f"rounding drowns the gradient with respect to input {k}: of its size "
+            f"{size:.0e}, {noise:.0e} may be rounding; bring the outputs of forward "
+            f"nearer to zero, or allow a larger rtol"
         )
 
 
@@ -201,7 +214,7 @@ def _judge(k, analytic, numeric, noise, rtol):
     if np.max(abs(numeric)) <= noise and np.max(abs(analytic)) <= noise:
         return 0.0  # a gradient that is zero, and both say so
     error = relative_error(analytic, numeric)
-    if error > rtol and np.max(difference) > noise:
+    if error > rtol:
         i = tuple(map(int, np.unravel_index(np.argmax(difference), difference.shape)))
         raise AssertionError(
             f"gradient of input {k} is wrong: relative error {error:.1e} > {rtol:.0e}; "

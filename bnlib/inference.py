@@ -64,7 +64,11 @@ def update_running(running_mean, running_var, x, momentum=0.1):
     """
     check_floats("x", x, min_ndim=2, layout="(N, C) or (N, C, ...)")
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
-        per_channel(name, running, x)  # only for its checks of shape and dtype
+        check_floats(name, running)
+        per_channel(name, running, x)  # for its checks of shape and dtype
+    if not (running_var >= 0).all():
+        cure = "pass running_mean first"
+        raise ValueError(f"running_var must be >= 0, got a negative value; {cure}")
     check_number("momentum", momentum, 0, 1, 0.1)
     m = math.prod(x.shape[axis] for axis in batch_axes(x))
     if m == 1:
@@ -85,16 +89,20 @@ def fold_linear(weight, bias, gamma, beta, mean, var, *, eps=1e-5):
     kernels of a convolution. The others : (outputs,), of the dtype of weight; bias,
     gamma and beta may be None for 0, 1 and 0. eps : number >= 0.
     Returns (weight', bias'). Raises TypeError and ValueError naming the argument.
-    Source: Ioffe & Szegedy 2015, section 3.1, last paragraph.
+    Source: Ioffe & Szegedy 2015, section 3.1, composed with the layer before.
     """
     check_floats("weight", weight, min_ndim=2, layout="(outputs, inputs)")
     vectors = {"bias": bias, "gamma": gamma, "beta": beta, "mean": mean, "var": var}
     for name, vector in vectors.items():
-        if vector is not None:
+        if vector is not None or name in ("mean", "var"):
             check_floats(name, vector)
             expected = (weight.shape[0],)
             check_shape(name, vector, expected, f"weight has {expected[0]} outputs")
             check_like(name, vector, weight, "weight")
+    if not (var >= 0).all():
+        raise ValueError(
+            "var must be >= 0, got a negative value; did you pass the mean?"
+        )
     check_variance(var, eps)
     a = (var + eps) ** -0.5 if gamma is None else gamma * (var + eps) ** -0.5
     new_weight = weight * a.reshape(-1, *[1] * (weight.ndim - 1))

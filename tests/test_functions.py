@@ -263,6 +263,42 @@ def test_gamma_and_beta_can_restore_the_input():
     np.testing.assert_allclose(restored, x, atol=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5), (2, 3, 4, 4)], ids=str)
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_inference_and_running_statistics_agree_with_torch(shape, library):
+    x, gamma, beta, _ = problem("plain", shape)
+    mean, var = np.random.default_rng(1).uniform(0.5, 2, size=(2, 3))
+    wanted = [torch.tensor(a) for a in (mean, var)]
+    F.batch_norm(torch.tensor(x), *wanted, training=True, momentum=0.3)
+    y = F.batch_norm(torch.tensor(x), *wanted, *map(torch.tensor, (gamma, beta)))
+    arrays = (x, gamma, beta, mean, var)
+    if library == "torch":
+        arrays = [torch.tensor(a) for a in arrays]
+    x, gamma, beta, mean, var = arrays
+    copies = np.asarray(mean).copy(), np.asarray(var).copy()
+    stats = bnlib.update_running(mean, var, x, 0.3)
+    for a, b in zip(stats, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    ours = bnlib.batch_norm_inference(x, gamma, beta, *stats)
+    np.testing.assert_allclose(ours, y, rtol=1e-11, atol=1e-11)
+    for a, b in zip((mean, var), copies, strict=True):  # nothing changed in place
+        np.testing.assert_array_equal(np.asarray(a), b)
+
+
+@pytest.mark.parametrize("missing", [(), (1,), (2,), (3,), (1, 2, 3)], ids=str)
+def test_folding_a_linear_layer_is_exact(missing):
+    rng = np.random.default_rng(0)
+    u, weight = rng.normal(size=(6, 5)), rng.normal(size=(3, 5))
+    bias, gamma, beta, mean = rng.normal(size=(4, 3))
+    var = rng.uniform(0.5, 2, size=3)
+    some = [None if k in missing else p for k, p in enumerate((0, bias, gamma, beta))]
+    _, bias, gamma, beta = some
+    z = u @ weight.T + (0 if bias is None else bias)
+    wanted = bnlib.batch_norm_inference(z, gamma, beta, mean, var)
+    w, b = bnlib.fold_linear(weight, bias, gamma, beta, mean, var)
+    np.testing.assert_allclose(u @ w.T + b, wanted, atol=1e-12)
+
+
 # --- bad input ------------------------------------------------------------------------
 
 
@@ -464,6 +500,61 @@ BAD = {
         TypeError,
         "output must be one tensor, got tuple",
     ),
+    "comparing NaN": (
+        lambda: bnlib.relative_error(np.zeros(2), np.array([np.nan, 1])),
+        ValueError,
+        "numeric must be finite",
+    ),
+    "inference without statistics": (
+        lambda: bnlib.batch_norm_inference(X, GAMMA, GAMMA, None, GAMMA),
+        ValueError,
+        "mean and var are needed at inference",
+    ),
+    "inference with a negative variance": (
+        lambda: bnlib.batch_norm_inference(X, GAMMA, GAMMA, GAMMA, -GAMMA),
+        ValueError,
+        "var must be >= 0, got a negative value; did you pass the mean",
+    ),
+    "inference with statistics per pixel": (
+        lambda: bnlib.batch_norm_inference(X, None, None, X[:1], X[:1]),
+        ValueError,
+        r"mean must have shape \(3,\)",
+    ),
+    "updating without variance": (
+        lambda: bnlib.update_running(GAMMA, None, X),
+        TypeError,
+        "running_var must be a numpy array or torch tensor, got NoneType",
+    ),
+    "updating with a negative variance": (
+        lambda: bnlib.update_running(GAMMA, -GAMMA, X),
+        ValueError,
+        "running_var must be >= 0",
+    ),
+    "momentum the size of a learning rate schedule": (
+        lambda: bnlib.update_running(GAMMA, GAMMA, X, momentum=10),
+        ValueError,
+        "momentum must be a finite number in 0 ... 1, got 10; 0.1 is usual",
+    ),
+    "updating with one example": (
+        lambda: bnlib.update_running(GAMMA, GAMMA, X[:1]),
+        ValueError,
+        r"x \(1, 3\) has one value per channel; use at least two",
+    ),
+    "folding without mean": (
+        lambda: bnlib.fold_linear(X.T, None, None, None, None, GAMMA),
+        TypeError,
+        "mean must be a numpy array or torch tensor, got NoneType",
+    ),
+    "folding a negative variance": (
+        lambda: bnlib.fold_linear(X.T, None, None, None, GAMMA, -GAMMA),
+        ValueError,
+        "var must be >= 0",
+    ),
+    "folding other outputs": (
+        lambda: bnlib.fold_linear(X, None, None, None, GAMMA, GAMMA),
+        ValueError,
+        r"mean must have shape \(4,\) because weight has 4 outputs",
+    ),
     "drift of a matrix": (lambda: bnlib.drift(X), ValueError, r"\(steps, 3, C\)"),
     "drift of a dead unit": (
         lambda: bnlib.drift(np.ones((2, 3, 1))),
@@ -553,6 +644,15 @@ def test_gradcheck_says_when_rounding_drowns_the_gradient(x, offset):
             gradcheck(forward, lambda dy, a: 0 * a, x)
 
 
+@pytest.mark.parametrize("factor", [-1, 0, 2])
+@pytest.mark.parametrize(("offset", "slope"), [(1e5, 1e-4), (1e3, 1e-6)])
+def test_gradcheck_never_passes_a_wrong_gradient_below_its_noise(
+    x, factor, offset, slope
+):
+    with pytest.raises((ValueError, AssertionError)):
+        gradcheck(lambda a: offset + slope * a, lambda dy, a: factor * slope * dy, x)
+
+
 def test_gradcheck_takes_lists_and_names_what_is_missing(x):
     gradcheck(lambda a, b: a * b, lambda dy, a, b: [dy * b, dy * a], x, x + 1)
     with pytest.raises(ValueError, match="gradient 0 must be finite, got NaN"):
@@ -561,6 +661,8 @@ def test_gradcheck_takes_lists_and_names_what_is_missing(x):
         gradcheck(xhat_of, lambda dy, a: None, x)
     with pytest.raises(TypeError, match="float64 numpy array"):
         gradcheck(lambda a: a, lambda dy, a: dy, torch.ones(3).double())
+    with pytest.raises(ValueError, match="the output of forward must be finite"):
+        gradcheck(lambda a: np.where(a > 1, np.nan, a), lambda dy, a: dy, x)
     with pytest.raises(ValueError, match="step must be"):
         bnlib.numerical_gradient(lambda a: a, x, step=0)
 

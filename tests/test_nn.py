@@ -801,3 +801,102 @@ def test_what_cannot_be_folded_says_why(case):
     layer, batch_norm, kind, message = UNFOLDABLE[case]
     with pytest.raises(kind, match=message):
         fold(layer, batch_norm)
+
+
+# What a fold would lose without a word, or spread as NaN.
+
+
+class Rectified(nn.Conv2d):
+    def forward(self, x):
+        return F.relu(super().forward(x))
+
+
+def hooked():
+    layer = nn.Conv2d(3, 4, 1)
+    layer.register_forward_hook(lambda *_: None)
+    return layer
+
+
+def parametrized_bias():
+    layer = nn.Conv2d(3, 4, 1)
+    nn.utils.parametrize.register_parametrization(layer, "bias", nn.Tanh())
+    return layer
+
+
+@pytest.mark.parametrize("layer", [hooked, lambda: Rectified(3, 4, 1)])
+def test_fold_refuses_a_layer_that_does_more(layer):
+    with pytest.raises(TypeError, match="must do what a Conv2d does"):
+        fold(layer(), BatchNorm2d(4).eval())
+
+
+def test_fold_refuses_a_computed_bias():
+    with pytest.raises(TypeError, match=r"layer\.bias must be a Parameter"):
+        fold(parametrized_bias(), BatchNorm2d(4).eval())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_fold_refuses_poisoned_statistics(value):
+    norm = BatchNorm2d(4).eval()
+    norm.running_var[1] = value
+    with pytest.raises(ValueError, match="finite statistics and a positive variance"):
+        fold(nn.Conv2d(3, 4, 1), norm)
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm"),
+    [(nn.Conv2d(3, 4, 1), BatchNorm1d), (nn.Linear(3, 4), BatchNorm2d)],
+)
+def test_fold_refuses_a_batch_norm_of_other_dimensions(layer, norm):
+    with pytest.raises(TypeError, match="after this layer, got BatchNorm"):
+        fold(layer, norm(4).eval())
+
+
+def test_bias_gradients_of_half_inputs_are_summed_in_float32():
+    x = torch.randn(4096, 2).half()
+    layer = BatchNorm1d(2)
+    layer(x).backward(torch.full((4096, 2), 100.0).half())
+    assert_close(layer.bias.grad, torch.full((2,), 409_600.0))
+
+
+def test_float32_parameters_are_not_rounded_to_half():
+    torch.manual_seed(0)
+    layer, x = BatchNorm1d(2), torch.randn(64, 2).bfloat16()
+    with torch.no_grad():
+        layer.weight.fill_(1 + 2**-10)
+    exact = layer(x.float())
+    twice_rounded = BatchNorm1d(2)(x.float()).bfloat16()  # weight 1
+    ours = layer(x)
+    assert (ours == exact.bfloat16()).all() and not (ours == twice_rounded).all()
+
+
+def test_every_poisoned_channel_is_named():
+    x = torch.randn(8, 4)
+    x[0, 1] = x[3, 3] = float("nan")
+    with pytest.raises(ValueError, match=r"channels \[1, 3\]"):
+        BatchNorm1d(4)(x)
+
+
+def test_autocast_agrees_with_torch():
+    torch.manual_seed(0)
+    theirs, ours = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), norm(4))
+        for norm in (nn.BatchNorm2d, BatchNorm2d)
+    )
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(5, 3, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        a, b = theirs(x), ours(x)
+    assert a.dtype == b.dtype
+    assert_close(a, b, rtol=2e-2, atol=2e-2)
+    assert_close(ours[1].running_var, theirs[1].running_var, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("momentum", [float("nan"), float("inf")])
+def test_a_momentum_that_is_no_number_is_named(momentum):
+    with pytest.raises(ValueError, match="momentum must be finite"):
+        BatchNorm1d(2, momentum=momentum)(torch.randn(4, 2))
+
+
+def test_an_eps_that_is_no_number_is_named():
+    with pytest.raises(ValueError, match="eps must be"):
+        BatchNorm1d(2, eps=float("nan")).eval()(torch.randn(4, 2))

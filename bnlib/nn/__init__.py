@@ -11,7 +11,7 @@ except ImportError as error:
     raise ImportError(what, name="torch") from error
 
 from bnlib.nn import functional
-from bnlib.nn.convolution import BatchNorm2d, BatchNorm3d
+from bnlib.nn.convolution import BatchNorm2d, BatchNorm3d, fold
 from bnlib.nn.inference import BatchNorm1d
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "functional"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "fold", "functional"]

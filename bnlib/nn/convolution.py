@@ -64,19 +64,28 @@ BATCH_NORMS = tuple(getattr(torch.nn, f"BatchNorm{n}d") for n in (1, 2, 3))
 
 
 def check_layer(layer):
-    """Raise TypeError, with a cure, for a layer that nothing can be folded into."""
+    """Return the torch.nn type of a layer; TypeError if nothing can be folded in."""
     got = type(layer).__name__
-    if not isinstance(layer, PLAIN + TRANSPOSED):
+    kind = next((k for k in PLAIN + TRANSPOSED if isinstance(layer, k)), None)
+    if kind is None:
         what = f"layer must be a Linear, Conv or ConvTranspose, got {got}"
         raise TypeError(f"{what}; pass the layer before the batch norm")
     if is_lazy(layer.weight):
         raise TypeError(f"layer must have weights, got {got}; call it on a batch first")
-    if not isinstance(layer.weight, torch.nn.Parameter):
-        what = f"layer.weight must be a Parameter, got a computed one in {got}"
-        raise TypeError(f"{what}; remove its weight norm or parametrization first")
+    for name, p in (("weight", layer.weight), ("bias", layer.bias)):
+        if p is not None and not isinstance(p, torch.nn.Parameter):
+            what = f"layer.{name} must be a Parameter, got a computed one in {got}"
+            raise TypeError(f"{what}; remove its weight norm or parametrization first")
+    own_forward = type(layer).forward is not kind.forward
+    if own_forward or layer._forward_hooks or layer._forward_pre_hooks:
+        what = (
+            f"layer must do what a {kind.__name__} does, got its own forward or hooks"
+        )
+        raise TypeError(f"{what}; remove them, what they do would be lost or misplaced")
+    return kind
 
 
-def check_frozen(batch_norm, channels):
+def check_frozen(batch_norm, channels, dims):
     """Raise TypeError or ValueError, with a cure, for an unusable batch norm."""
     got = type(batch_norm).__name__
     if not isinstance(batch_norm, (*BATCH_NORMS, torch.nn.SyncBatchNorm)):
@@ -92,6 +101,14 @@ def check_frozen(batch_norm, channels):
         what = f"batch_norm must have {channels} channels, as many as layer puts out"
         cure = "pass the batch norm that follows layer"
         raise ValueError(f"{what}, got {batch_norm.num_features}; {cure}")
+    if not got.endswith((f"{dims}d", "SyncBatchNorm")):
+        what = f"batch_norm must be a BatchNorm{dims}d after this layer, got {got}"
+        raise TypeError(f"{what}; pass the batch norm that follows layer")
+    mean, var = batch_norm.running_mean, batch_norm.running_var
+    fine = mean.isfinite() & var.isfinite() & (var >= 0) & (var + batch_norm.eps > 0)
+    if not (mean.is_meta or fine.all()):
+        what = "batch_norm must have finite statistics and a positive variance"
+        raise ValueError(f"{what}; reset_running_stats() and train it again")
 
 
 def fold(layer, batch_norm):
@@ -101,15 +118,17 @@ def fold(layer, batch_norm):
     scale = gamma / sqrt(var + eps), one number per output channel
 
     layer : Linear, Conv1d/2d/3d or ConvTranspose1d/2d/3d, any groups. batch_norm : ours
-    or torch.nn's, in evaluation mode, with one channel per output of layer. The new
+    or torch.nn's, in evaluation mode, with one channel per output of layer; after a
+    Linear, on inputs (N, C): on (N, C, L) BatchNorm1d normalizes another axis. The new
     layer has the type, dtype, device, mode and requires_grad of layer, and a bias,
     which is trainable like layer's, or like its weight where layer had none.
     Raises TypeError or ValueError, see `check_layer` and `check_frozen`.
     Source: Ioffe & Szegedy 2015, Algorithm 2, line 11, as one layer.
     """
-    check_layer(layer)
-    outputs = "out_features" if isinstance(layer, torch.nn.Linear) else "out_channels"
-    check_frozen(batch_norm, getattr(layer, outputs))
+    kind = check_layer(layer)
+    linear = kind is torch.nn.Linear
+    channels = layer.out_features if linear else layer.out_channels
+    check_frozen(batch_norm, channels, 1 if linear else layer.weight.ndim - 2)
     wide = torch.promote_types(batch_norm.running_var.dtype, torch.float32)
     mean, var = batch_norm.running_mean.to(wide), batch_norm.running_var.to(wide)
     gamma, beta, bias = batch_norm.weight, batch_norm.bias, layer.bias

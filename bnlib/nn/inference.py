@@ -4,6 +4,8 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/05_inference.html of the book.
 """
 
+import math
+
 import torch
 from torch.autograd import forward_ad
 
@@ -108,14 +110,14 @@ def check_input(input, training, eps):
         got = f"{type(input).__name__}; convert it: torch.as_tensor(input)"
         raise TypeError(f"batch_norm(): argument 'input' must be Tensor, not {got}")
     if not input.is_floating_point():
-        cure = "convert the input: input.float()"
+        cure = "convert the input: input.float(), or torch.view_as_real if complex"
         what = f'"batch_norm" not implemented for {input.dtype}'
         raise NotImplementedError(f"{what}; {cure}")
     if training and input.shape[:1].numel() * input.shape[2:].numel() == 1:
         what = "Expected more than 1 value per channel when training"
         cure = "their variance is 0: use larger batches, or drop_last=True"
         raise ValueError(f"{what}, got input size {tuple(input.shape)}; {cure}")
-    if eps < 0 or (training and eps == 0):
+    if not eps >= 0 or (training and eps == 0):
         must = "positive during training" if training else "non-negative"
         what = f"batch_norm eps must be {must}, but got {eps}"
         raise ValueError(f"{what}; 1e-5 is usual")
@@ -209,6 +211,8 @@ def batch_norm(
     """
     check_input(input, training, eps)
     check_channels(input, training, running_mean, running_var, weight, bias)
+    if momentum is not None and not math.isfinite(momentum):
+        raise ValueError(f"momentum must be finite, got {momentum}; 0.1 is usual")
     weight, bias = along_channels(weight, input), along_channels(bias, input)
     if not input.numel():
         y = affine(input.clone(), weight, bias)
@@ -264,5 +268,7 @@ class BatchNorm1d(BatchNormMixin, torch.nn.BatchNorm1d):
     defaults, state_dict, dtypes and errors are those of torch.nn.BatchNorm1d; so is
     `momentum`, the weight of the NEW batch (None: average of all batches). One error is
     added: ValueError before NaN or infinity would enter the running statistics.
+    Works under torch.compile and torch.func; torch.jit.script and torch.fx, which read
+    the Python code of a layer, are not supported.
     Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
     """
