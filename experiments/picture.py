@@ -3,12 +3,12 @@
 python -m experiments.picture
 """
 
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 
 from bnlib import figures
+from experiments.provenance import RESULTS, read
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "chapters/_static/picture.svg"
@@ -17,7 +17,7 @@ TITLES = {"baseline": "without batch norm", "batch_norm": "with batch norm"}
 
 def draw():
     """Test accuracy and a typical unit's input over training, with and without."""
-    mnist = json.loads((HERE / "results/mnist_percentiles.json").read_text())
+    mnist = read(RESULTS / "mnist_percentiles.json")
     figures.style()
     fig, axes = plt.subplots(1, 3, figsize=(9, 2.9), width_ratios=(1.2, 1, 1))
     colours = (figures.COLOURS["vermilion"], figures.COLOURS["blue"])

@@ -21,13 +21,19 @@ from bnlib.data import CHECKSUMS
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def provenance(command, config, seeds, datasets, started):
+class ResultError(OSError):
+    """A results file that is not what `write` wrote."""
+
+
+def provenance(command, config, seeds, datasets, started=None, *, seconds=None):
     """Return how a result came about.
 
     command : str, what to type to repeat it. config : dict of every setting. seeds :
     list of int. datasets : list of "mnist", "fashion-mnist", whose checksums are
-    recorded. started : time.perf_counter() at the start.
+    recorded. started : time.perf_counter() at the start; or seconds : the time that the
+    runs took, added up, for work that was spread over processes or resumed.
     """
+    seconds = time.perf_counter() - started if seconds is None else seconds
     files = {n: s for n, s in CHECKSUMS.items() if n.split("/")[0] in datasets}
     return {
         "command": command,
@@ -41,7 +47,7 @@ def provenance(command, config, seeds, datasets, started):
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "data_sha256": files,
-        "wall_time_s": round(time.perf_counter() - started, 1),
+        "wall_time_s": round(seconds, 1),
         "date": datetime.now(UTC).date().isoformat(),
     }
 
@@ -53,6 +59,19 @@ def rounded(value, digits=4):
     if isinstance(value, list | tuple):
         return [rounded(item, digits) for item in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
+
+
+def read(path):
+    """Return a result that `write` wrote; raises ResultError if it is damaged."""
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+        result["provenance"]["command"], result["provenance"]["wall_time_s"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultError(
+            f"damaged results file: {type(error).__name__}: {error}\n  {path}\n"
+            "  restore the committed one with git, or delete it and run its script"
+        ) from error
+    return result
 
 
 def write(path, result):
