@@ -3,12 +3,16 @@
 import ast
 import re
 import statistics
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import run  # noqa: E402
+
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 NUMBERED = [path for path in CHAPTERS if path.stem[0].isdigit()]
 IMAGES = ("image/png", "image/svg+xml", "image/jpeg")
@@ -102,6 +106,10 @@ class TestStoredOutputs:
         for number, cell in enumerate(book.cells, start=1):
             extra = set(cell.metadata) - {"tags", "mystnb"}
             assert not extra, f"cell {number}: {extra}"
+
+    def test_widgets_have_counted_ids(self, path):
+        # So that running a chapter again without changing it changes nothing in git.
+        assert run.stable_ids(read(path)) + "\n" == path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=ids)

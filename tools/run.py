@@ -8,6 +8,7 @@ changing it changes nothing in git.
 """
 
 import hashlib
+import json
 import re
 import sys
 import time
@@ -20,6 +21,7 @@ from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 WIDGETS = "application/vnd.jupyter.widget-state+json"
+ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 def run(path: Path):
@@ -36,7 +38,7 @@ def run(path: Path):
             client.execute_cell(cell, index)
         client.set_widgets_metadata()
     tidy(notebook)
-    path.write_text(stable_ids(nbformat.writes(notebook)) + "\n", encoding="utf-8")
+    path.write_text(stable_ids(notebook) + "\n", encoding="utf-8")
 
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -79,12 +81,31 @@ def without_paths(traceback: str) -> str:
     return re.sub(r"[~/][^\s\x1b]*/lib/python3\.\d+/(site-packages/)?", "", traceback)
 
 
-def stable_ids(text: str) -> str:
-    """Replace each widget's random id by one counted in order of appearance."""
-    order = dict.fromkeys(re.findall(r"\b[0-9a-f]{32}\b", text))
-    for number, old in enumerate(order):
-        text = text.replace(old, hashlib.md5(str(number).encode()).hexdigest())
-    return text
+def stable_ids(notebook) -> str:
+    """Return the notebook as text, each widget's random id replaced by a counted one.
+
+    Counted as they are met: from the outputs of each cell down to the widgets inside;
+    then what nobody refers to, the links, by what they link.
+    """
+    models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    texts = {key: json.dumps(model, sort_keys=True) for key, model in models.items()}
+    new: dict[str, str] = {}
+
+    def meet(text: str):
+        for old in filter(texts.__contains__, ID.findall(text)):
+            if old not in new:
+                new[old] = hashlib.md5(str(len(new)).encode()).hexdigest()
+                meet(texts[old])
+
+    def renamed(text: str) -> str:
+        return ID.sub(lambda found: new.get(found[0], found[0]), text)
+
+    for cell in notebook.cells:
+        meet(json.dumps(cell.get("outputs", []), sort_keys=True))
+    for key in sorted(texts.keys() - new.keys(), key=lambda k: renamed(texts[k])):
+        meet(key)
+    again = nbformat.reads(renamed(nbformat.writes(notebook)), as_version=4)
+    return nbformat.writes(again)  # once more: keys are sorted by their new names
 
 
 def main(paths: list[str]) -> int:
