@@ -31,7 +31,7 @@ _DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))]
 
 
 def style():
-    """Set the look of the book's figures for this session.
+    """Set the look of the book's figures, until Python ends.
 
     Changes `matplotlib.rcParams`: the Okabe-Ito palette with one dash pattern per
     colour, no upper and right frame, 7.2 x 3.2 inches, a white ground that the site
