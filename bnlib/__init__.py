@@ -11,7 +11,26 @@ from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import affine, batch_norm, moments, normalize
 from bnlib.covariate_shift import ActivationRecorder, drift
 from bnlib.gradient_checking import gradcheck, numerical_gradient, relative_error
+from bnlib.inception import local_response_norm, local_response_norm_backward
 from bnlib.inference import batch_norm_inference, fold_linear, update_running
+from bnlib.other_axes import (
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    normalize_backward,
+    rms_norm,
+    rms_norm_backward,
+)
+from bnlib.renormalization import (
+    batch_renorm,
+    batch_renorm_backward,
+    dmax_schedule,
+    ramp,
+    rmax_schedule,
+)
 from bnlib.whitening import (
     covariance,
     newton_schulz,
@@ -39,6 +58,22 @@ __all__ = [  # in the order of the chapters
     "batch_norm_inference",
     "fold_linear",
     "fold",
+    "local_response_norm",
+    "local_response_norm_backward",
+    "batch_renorm",
+    "batch_renorm_backward",
+    "ramp",
+    "rmax_schedule",
+    "dmax_schedule",
+    "normalize_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "rms_norm",
+    "rms_norm_backward",
+    "group_norm",
+    "group_norm_backward",
+    "instance_norm",
+    "instance_norm_backward",
 ]
 _NEED_TORCH = {"fold": "bnlib.nn.convolution"}  # loaded on first use
 

@@ -4,7 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/04_backward.html of the book.
 """
 
-from bnlib.batch_normalization import batch_axes
+from bnlib.batch_normalization import batch_axes, narrow, widen
 from bnlib.gradient_checking import check_floats, check_like, check_shape
 
 __all__ = ["batch_norm_backward"]
@@ -29,11 +29,11 @@ def batch_norm_backward(dy, cache):
     check_floats("dy", dy)
     check_shape("dy", dy, xhat.shape, "that is the shape of y")
     check_like("dy", dy, xhat, "y")
-    axes = batch_axes(xhat)
-    dbeta = dy.sum(axis=axes)
-    dgamma = (dy * xhat).sum(axis=axes)
-    g = dy if gamma is None else gamma * dy
+    axes, xhat, wide = batch_axes(xhat), widen(xhat), widen(dy)
+    dbeta = wide.sum(axis=axes)
+    dgamma = (wide * xhat).sum(axis=axes)
+    g = wide if gamma is None else gamma * wide
     g_mean = g.mean(axis=axes, keepdims=True)
     g_xhat = (g * xhat).mean(axis=axes, keepdims=True)
     dx = (g - g_mean - xhat * g_xhat) / std
-    return dx, dgamma, dbeta
+    return narrow(dx, dy), narrow(dgamma, dy), narrow(dbeta, dy)

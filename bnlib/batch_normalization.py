@@ -18,6 +18,8 @@ __all__ = [
     "affine",
     "batch_axes",
     "per_channel",
+    "widen",
+    "narrow",
     "batch_norm",
 ]
 
@@ -95,6 +97,18 @@ def per_channel(name, p, x):
     return p.reshape(1, -1, *[1] * (x.ndim - 2))
 
 
+def widen(x):
+    """Return x, in float32 if it holds half precision: float16 or bfloat16."""
+    if str(x.dtype).removeprefix("torch.") not in ("float16", "bfloat16"):
+        return x
+    return x.float() if hasattr(x, "float") else x.astype("float32")
+
+
+def narrow(y, x):
+    """Return y in the dtype of x."""
+    return y.to(x.dtype) if hasattr(y, "to") else y.astype(x.dtype)
+
+
 def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     r"""Normalize every channel of x over the batch, then scale and shift it.
 
@@ -104,8 +118,8 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     the dtype of x; None stands for 1 and 0. eps : number >= 0, inside the root.
 
     Returns (y, cache): y of the shape and dtype of x; cache = (xhat, std, gamma), with
-    std = sqrt(var + eps), for `batch_norm_backward`. Statistics are computed in the
-    dtype of x: prefer float32 or float64. One value per channel gives y = beta.
+    std = sqrt(var + eps), for `batch_norm_backward`. Half precision (float16, bfloat16)
+    is averaged in float32, see `widen`. One value per channel gives y = beta.
     Raises TypeError and ValueError naming the argument, see `check_floats`,
     `per_channel`, `check_variance`.
     In torch.nn, gamma is called `weight` and beta `bias`.
@@ -113,8 +127,9 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     """
     check_floats("x", x, min_ndim=2, layout="(N, C) or (N, C, ...)")
     gamma, beta = per_channel("gamma", gamma, x), per_channel("beta", beta, x)
-    mean, var = moments(x, batch_axes(x))
+    wide = widen(x)
+    mean, var = moments(wide, batch_axes(x))
     check_variance(var, eps)  # an overflow is named as what it is
-    xhat = normalize(x, mean, var, eps)
+    xhat = normalize(wide, mean, var, eps)
     y = affine(xhat, gamma, beta)
-    return y, (xhat, (var + eps) ** 0.5, gamma)
+    return narrow(y, x), (narrow(xhat, x), (var + eps) ** 0.5, gamma)

@@ -4,6 +4,8 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/02_whitening.html of the book.
 """
 
+import numbers
+
 import numpy as np
 
 from bnlib.gradient_checking import check_floats, check_number, check_shape
@@ -91,29 +93,31 @@ def newton_schulz(sigma, *, iterations=5):
     M = (3 I - Z Y) / 2,   Y <- Y M,   Z <- M Z,   from Y = sigma / tr sigma and Z = I;
     the result is Z / sqrt(tr sigma)
 
-    sigma : numpy array or torch tensor (C, C), symmetric, positive definite (add eps to
-    its diagonal). iterations : int >= 0; directions of small variance come last, an
-    eigenvalue l needs about log(tr sigma / l) / (2 log 1.5) of them, and a few more.
-    More never hurt. Returns (C, C), dtype of sigma; differentiable by autograd.
+    sigma : numpy array or torch tensor (..., C, C), symmetric, positive definite (add
+    eps to its diagonal). iterations : int, 0 ... 10,000; directions of small variance
+    come last, an eigenvalue l needs about log(tr sigma / l) / (2 log 1.5), and a few.
+    More never hurt a positive definite sigma; an indefinite one shows only after many.
+    Shape and dtype are those of sigma; differentiable by autograd.
     Raises ValueError for a matrix that is not square, symmetric and positive definite
     as far as can be seen (positive trace, finite result), and for negative iterations.
     Source: Huang et al. 2019, in the stable coupled form of Higham 2008.
     """
-    check_floats("sigma", sigma, min_ndim=2, layout="(C, C)")
-    check_shape("sigma", sigma, (len(sigma), len(sigma)), "a covariance is square")
-    check_number("iterations", iterations, 0, 10_000, 5)
-    trace = sigma.trace()
-    if not 0 < trace < float("inf"):
-        got = float(trace)
-        raise ValueError(
-            f"sigma must have a positive, finite trace, got {got}; add eps"
-        )
-    if not (abs(sigma - sigma.T) <= 1e-3 * trace).all():
+    check_floats("sigma", sigma, min_ndim=2, layout="(..., C, C)")
+    square = (*sigma.shape[:-1], sigma.shape[-2])
+    check_shape("sigma", sigma, square, "a covariance is square")
+    if not isinstance(iterations, numbers.Integral) or not 0 <= iterations <= 10_000:
+        must = "must be a whole number from 0 to 10,000"
+        raise ValueError(f"iterations {must}, got {iterations!r}; 5 is usual")
+    identity, diagonal = sigma * 0, range(sigma.shape[-1])
+    identity[..., diagonal, diagonal] = 1
+    trace = (identity * sigma).sum(axis=(-2, -1), keepdims=True)
+    if not ((trace > 0) & (trace < float("inf"))).all():
+        must = f"have a positive, finite trace, got {float(trace.min())}"
+        raise ValueError(f"sigma must {must}; add eps to its diagonal")
+    if not (abs(sigma - sigma.swapaxes(-1, -2)) <= 1e-3 * trace).all():
         raise ValueError(
             "sigma must be symmetric, as a covariance is; pass covariance(x)"
         )
-    identity = sigma * 0
-    identity[range(len(sigma)), range(len(sigma))] = 1
     y, z = sigma / trace, identity
     for _ in range(iterations):
         m = (3 * identity - z @ y) / 2

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bnlib.data import load_mnist
+from experiments import machine
 from experiments.runner import Run
 
 CONFIG = {
@@ -34,7 +35,8 @@ def load():
 
     def tensors(images, labels):
         binary = (images > 0.5).astype("float32").reshape(-1, 784)
-        return torch.from_numpy(binary), torch.from_numpy(labels)
+        where = machine.device()
+        return torch.from_numpy(binary).to(where), torch.from_numpy(labels).to(where)
 
     return tensors(x, y), tensors(x_test, y_test)
 
@@ -81,7 +83,7 @@ class Batches:
     def __next__(self):
         if self.taken == len(self.order):
             self._shuffle()
-        chosen = self.order[self.taken]
+        chosen = machine.part(self.order[self.taken])
         self.taken += 1
         return self.x[chosen], self.y[chosen]
 
@@ -111,7 +113,7 @@ def measure(model, evaluation, test):
     loss = nn.functional.cross_entropy(outputs[-1], evaluation[1])
     loss.backward()
     sigmoids = [i for i, layer in enumerate(probe) if isinstance(layer, nn.Sigmoid)]
-    levels = torch.tensor(PERCENTS) / 100
+    levels = torch.tensor(PERCENTS, device=evaluation[0].device) / 100
     after = [outputs[i + 1].detach() for i in sigmoids]
     probe.load_state_dict(model.state_dict())
     return {
@@ -140,14 +142,21 @@ class Training(Run):
         self.setting, images, steps = setting, setting["images"], setting["steps"]
         self.train, self.held_out = (x[:images], y[:images]), (x[images:], y[images:])
         self.at = sorted({step for step in self.recorded if step < steps} | {steps})
-        self.model = network(setting["network"], setting["seed"], setting["std"])
+        self.model = self.build().to(x.device)
+        self.trained = [machine.together(self.model)]
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=setting["lr"])
         self.batches = Batches(*self.train, setting["seed"])
+
+    def build(self):
+        """The network to train."""
+        setting = self.setting
+        return network(setting["network"], setting["seed"], setting["std"])
 
     def update(self):
         images, labels = next(self.batches)
         self.optimizer.zero_grad()
-        output = self.model.train()(images)
+        (trained,) = self.trained
+        output = trained.train()(images)
         nn.functional.cross_entropy(output, labels).backward()
         self.optimizer.step()
 

@@ -17,6 +17,7 @@ import numpy
 import torch
 
 from bnlib.data import CHECKSUMS
+from experiments import machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -44,7 +45,7 @@ def provenance(command, config, seeds, datasets, started=None, *, seconds=None):
             "numpy": numpy.__version__,
             "torch": torch.__version__,
         },
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine.name(),
         "threads": torch.get_num_threads(),
         "data_sha256": files,
         "wall_time_s": round(seconds, 1),
@@ -76,6 +77,8 @@ def read(path):
 
 def write(path, result):
     """Write a result as JSON, whole or not at all; refuses nan and infinity."""
+    if not machine.first():
+        return
     text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
     # A list of numbers on one line: a change of one run is then a diff of a few lines.
     # (Only the layout has line breaks: inside a JSON string they are escaped.)

@@ -27,6 +27,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from experiments import machine
+
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 SAVE_EVERY = 10.0  # seconds of training that a power cut may cost
 
@@ -84,7 +86,7 @@ def sources(kind):
 def fingerprint(kind, setting):
     """What decides the numbers of a run: its setting, its code, torch's version."""
     code = sorted(sources(kind).values())
-    what = [setting, kind.__name__, code, str(torch.__version__)]
+    what = [setting, kind.__name__, code, str(torch.__version__), machine.name()]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
@@ -97,6 +99,8 @@ def place(kind, setting, folder):
 
 def save(path, state):
     """Write a checkpoint, whole or not at all, after the checksum of its contents."""
+    if not machine.first():
+        return
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
@@ -140,16 +144,16 @@ def execute(kind, setting, data, path, advance, stopped):
         advance(steps)
         return saved
     torch.set_num_threads(1)
-    torch.manual_seed(setting["seed"])
+    machine.seed(setting["seed"])
     run = kind(setting, data)
     first, records, before = 0, [], 0.0
     if saved:
         first, records, before = saved["step"], saved["records"], saved["seconds"]
         for name, part in run.parts().items():
             part.load_state_dict(saved["parts"][name])
-        torch.set_rng_state(saved["random"])
+        machine.set_random_states(saved["random"])
         advance(first)
-    started = last = time.perf_counter()
+    started, last = machine.clock(), time.perf_counter()
     at = set(run.at)
     for step in range(first, steps + 1):
         if step in at:
@@ -159,16 +163,20 @@ def execute(kind, setting, data, path, advance, stopped):
         run.update()
         advance(1)
         now, stop = time.perf_counter(), stopped()
-        if stop or now - last >= SAVE_EVERY:
+        due = stop or now - last >= SAVE_EVERY
+        if machine.processes() > 1:  # they save together: those of the others agree
+            due = step % 100 == 99 and machine.agree(due)
+        if due:
             parts = {name: part.state_dict() for name, part in run.parts().items()}
             state = {"step": step + 1, "records": records, "parts": parts}
-            seconds = before + now - started
-            save(path, {**state, "random": torch.get_rng_state(), "seconds": seconds})
+            seconds = before + machine.clock() - started
+            random = machine.random_states()
+            save(path, {**state, "random": random, "seconds": seconds})
             last = now
         if stop:
             return None
     result = run.result(records)
-    seconds = before + time.perf_counter() - started
+    seconds = before + machine.clock() - started
     finished = {"result": result, "seconds": seconds}
     save(path, finished)
     return finished
@@ -179,14 +187,20 @@ def run_all(kind, settings, load, options, label="runs"):
 
     kind : subclass of Run. settings : list of dicts. load : function without arguments
     that returns the data. options : what `add_options` added; with several jobs, each
-    run has its own process, and the seconds are still those of one run after another.
+    run has its own process, and the seconds are still those of one run after another,
+    each alone on a core.
     """
+    if options.jobs > 1 and machine.processes() > 1:
+        raise RunError("--jobs and torchrun exclude each other: leave --jobs out")
     paths = [place(kind, setting, options.checkpoints) for setting in settings]
     if len(set(paths)) < len(paths):
         raise RunError("the same run is asked for twice: give each seed once")
     work = _one_by_one if options.jobs == 1 else _in_processes
     total = sum(setting["steps"] for setting in settings)
-    with tqdm(total=total, unit="step", desc=label, smoothing=0.05) as progress:
+    hide = not machine.first()
+    with tqdm(
+        total=total, unit="step", desc=label, smoothing=0.05, disable=hide
+    ) as progress:
         found = work(kind, settings, load, paths, options.jobs, progress)
     return [run["result"] for run in found], sum(run["seconds"] for run in found)
 
@@ -266,8 +280,9 @@ def forget(kind, settings, options):
 
 
 def remove(paths):
-    for path in paths:
-        path.unlink(missing_ok=True)
+    if machine.first():
+        for path in paths:
+            path.unlink(missing_ok=True)
 
 
 def positive(text):
@@ -277,6 +292,23 @@ def positive(text):
     return int(text)
 
 
+def device(text):
+    """The name of a device that torch can use here."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {reason}") from None
+    return text
+
+
+class Environment(argparse.Action):
+    """An option that is an environment variable, so that every process sees it."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        os.environ[f"BNLIB_{self.dest.upper()}"] = str(value)
+
+
 def add_options(parser, out, *, steps, seeds=(0, 1, 2, 3, 4)):
     """Add the options that all scripts share: --seeds, --steps, --jobs and paths."""
     add = parser.add_argument
@@ -284,6 +316,10 @@ def add_options(parser, out, *, steps, seeds=(0, 1, 2, 3, 4)):
     add("--steps", type=positive, default=steps, help=f"updates of each run ({steps})")
     add("--jobs", type=positive, default=1, help="how many runs at a time (1)")
     add("--out", type=Path, default=out, help="the results file")
+    text = "the folder of the data sets (the one that BNLIB_DATA names)"
+    add("--data", type=Path, action=Environment, help=text)
+    text = "where to compute: cpu, cuda (the one that BNLIB_DEVICE names, or cpu)"
+    add("--device", type=device, action=Environment, help=text)
     text = "where unfinished work lies"
     add("--checkpoints", type=Path, default=CHECKPOINTS, help=text)
     text = "leave finished runs there after the results file is written"
@@ -294,6 +330,7 @@ def start(main):
     """Call `main`; say in one message what stopped it, if something did."""
     kept = "what is finished is kept: the same command continues"
     try:
+        machine.join()
         main()
     except KeyboardInterrupt:
         print(f"\nstopped; {kept}", file=sys.stderr)
@@ -301,3 +338,5 @@ def start(main):
     except (RunError, OSError) as error:
         print(f"\nerror: {error}\n{kept}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        machine.leave()

@@ -21,12 +21,31 @@ import torch
 
 import experiments.__main__ as everything
 from bnlib.data import CHECKSUMS
-from experiments import data_summary, mnist_mlp, mnist_percentiles, mnist_tuned, runner
+from experiments import (
+    data_summary,
+    inception_ablation,
+    inception_ensemble,
+    inception_table,
+    mnist_mlp,
+    mnist_percentiles,
+    mnist_tuned,
+    runner,
+    standardization,
+)
 from experiments.provenance import RESULTS, ResultError, read, rounded, write
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("BNLIB_DATA") or ROOT.parent / "shared" / "data")
 FILES = sorted(RESULTS.glob("*.json"))
+SCRIPTS = (
+    data_summary,
+    inception_ablation,
+    inception_ensemble,
+    inception_table,
+    mnist_percentiles,
+    mnist_tuned,
+    standardization,
+)
 PROVENANCE = {
     "command": str,
     "config": dict,
@@ -81,8 +100,8 @@ def check_provenance(result):
 
 
 def test_there_are_results():
-    names = {"mnist_percentiles", "mnist_tuned", "data_summary"}
-    assert names <= {path.stem for path in FILES}
+    names = {script.__name__.split(".")[1] for script in SCRIPTS}
+    assert names == {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -514,7 +533,7 @@ def unfinished(folder):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_killed_then_interrupted_runs_end_with_the_same_numbers(toy, tmp_path, capfd):
     folder = tmp_path / "stopped"
-    what = ["--seeds", "0", "1", "--steps", "1500", "--checkpoints"]
+    what = ["--seeds", "0", "1", "--steps", "5000", "--checkpoints"]
     straight, common = toy.run([*what, str(tmp_path / "a")]), [*what, str(folder)]
     process = spawn(toy, *common)
     wait_for_checkpoints(folder, process, 1)
@@ -599,7 +618,7 @@ def test_a_full_disk_keeps_finished_runs(toy, tmp_path, capsys, monkeypatch):
 
 def test_missing_data_is_one_clear_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BNLIB_DATA", str(tmp_path / "nowhere"))
-    for script in (mnist_percentiles, mnist_tuned):
+    for script in (mnist_percentiles, mnist_tuned, standardization):
         for jobs in ("1", "2"):
             arguments = ["--jobs", jobs, *options_for(tmp_path, "new.json")]
             said = error_of(lambda a=arguments, s=script: s.main(a), capsys)
@@ -638,7 +657,7 @@ def test_options_that_make_no_sense(toy, capsys):
 def test_every_result_can_be_made_again(monkeypatch, tmp_path, capsys):
     """`make experiments` says how long it takes, then gives each script its command."""
     called = []
-    for script in (data_summary, mnist_percentiles, mnist_tuned):
+    for script in SCRIPTS:
         name = script.__name__
         monkeypatch.setattr(script, "main", lambda a, n=name: called.append((n, a)))
     kept = tmp_path / "finished.pt"

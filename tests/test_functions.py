@@ -16,6 +16,54 @@ from hypothesis.extra.numpy import arrays
 
 import bnlib
 from bnlib.gradient_checking import gradcheck, relative_error
+from bnlib.renormalization import dmax_schedule, rmax_schedule
+
+
+def running_of(x):
+    """Running statistics for batch_renorm, of the library and dtype of x."""
+    channels = np.arange(x.shape[1])
+    stats = 0.3 * channels - 0.2, 0.5 + 0.4 * channels
+    if isinstance(x, torch.Tensor):
+        return [torch.tensor(a).to(x.dtype) for a in stats]
+    return [a.astype(x.dtype) for a in stats]
+
+
+def renorm(**limits):
+    """Batch renormalization with fixed running statistics: a row of NORMALIZERS."""
+
+    def forward(x, gamma=None, beta=None, *, eps=1e-5):
+        running = running_of(x)
+        return bnlib.batch_renorm(x, gamma, beta, *running, **limits, eps=eps)
+
+    def reference(x, gamma, beta, eps):
+        dims, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+        running_mean, running_std = (a.reshape(shape) for a in running_of(x))
+        var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        std, (rmax, dmax) = torch.sqrt(var + eps), limits.values()
+        with torch.no_grad():
+            r = torch.clamp(std / running_std, 1 / rmax, rmax)
+            d = torch.clamp((mean - running_mean) / running_std, -dmax, dmax)
+        y = F.batch_norm(x, None, None, training=True, eps=eps) * r + d
+        return y * gamma.reshape(shape) + beta.reshape(shape)
+
+    return forward, bnlib.batch_renorm_backward, reference
+
+
+def _rms_norm(x, gamma=None, beta=None, *, eps=1e-5):
+    """RMS norm over axis 1, which has no beta, with one added: as the others here."""
+    y, cache = bnlib.rms_norm(x, gamma, axes=1, eps=eps)
+    return y if beta is None else y + beta.reshape(-1, *[1] * (x.ndim - 2)), cache
+
+
+def _rms_norm_backward(dy, cache):
+    dx, dgamma = bnlib.rms_norm_backward(dy, cache)
+    return dx, dgamma, dy.sum(axis=(0, *range(2, dy.ndim)))
+
+
+def _torch_rms_norm(x, gamma, beta, eps):
+    last = x.movedim(1, -1)
+    return (F.rms_norm(last, gamma.shape, gamma, eps) + beta).movedim(-1, 1)
+
 
 # name: (forward, backward, the same in PyTorch)
 NORMALIZERS = {
@@ -26,7 +74,33 @@ NORMALIZERS = {
             x, None, None, gamma, beta, training=True, eps=eps
         ),
     ),
+    "batch_renorm": renorm(rmax=3.0, dmax=5.0),
+    "batch_renorm, tight": renorm(rmax=1.1, dmax=0.3),
+    "batch_renorm, no limits": renorm(rmax=float("inf"), dmax=float("inf")),
+    "batch_renorm as batch_norm": renorm(rmax=1, dmax=0),
+    "layer_norm": (  # over the channels, at every position
+        lambda *a, **options: bnlib.layer_norm(*a, axes=1, **options),
+        bnlib.layer_norm_backward,
+        lambda x, gamma, beta, eps: F.layer_norm(
+            x.movedim(1, -1), gamma.shape, gamma, beta, eps
+        ).movedim(-1, 1),
+    ),
+    "rms_norm": (_rms_norm, _rms_norm_backward, _torch_rms_norm),
+    "group_norm": (
+        lambda *a, **options: bnlib.group_norm(*a, num_groups=1, **options),
+        bnlib.group_norm_backward,
+        lambda x, gamma, beta, eps: F.group_norm(x, 1, gamma, beta, eps),
+    ),
+    "instance_norm": (
+        bnlib.instance_norm,
+        bnlib.instance_norm_backward,
+        lambda x, gamma, beta, eps: F.instance_norm(
+            x, weight=gamma, bias=beta, eps=eps
+        ),
+    ),
 }
+# Their forward pass has constants in it that finite differences move (chapter 13).
+STOPPED = {"batch_renorm", "batch_renorm, tight", "batch_renorm, no limits"}
 SHAPES = [(8, 3), (2, 5), (7, 1), (4, 3, 6), (1, 3, 6), (4, 3, 2, 5), (1, 1, 2, 2)]
 SHAPES += [(3, 2, 2, 3, 2)]
 DATA = {
@@ -63,12 +137,21 @@ def torch_answers(reference, x, gamma, beta, dy, eps):
 
 every_normalizer = pytest.mark.parametrize("name", NORMALIZERS)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+# Every normalizer with every shape; instance norm needs positions to average over.
+WITH_SHAPES = [
+    (name, shape)
+    for name, shape in itertools.product(NORMALIZERS, SHAPES)
+    if len(shape) > 2 or name != "instance_norm"
+]
+every_case = pytest.mark.parametrize(("name", "shape"), WITH_SHAPES, ids=str)
+every_derivative = pytest.mark.parametrize(
+    ("name", "shape"), [c for c in WITH_SHAPES if c[0] not in STOPPED], ids=str
+)
 every_data = pytest.mark.parametrize("data", DATA)
 
 
-@every_normalizer
+@every_case
 @every_data
-@every_shape
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 class TestAgainstPyTorch:
     def test_forward_and_backward_in_float64(self, name, data, shape, eps):
@@ -95,8 +178,7 @@ class TestAgainstPyTorch:
             np.testing.assert_allclose(a, b.numpy(), rtol=1e-8, atol=1e-8)
 
 
-@every_normalizer
-@every_shape
+@every_derivative
 def test_backward_is_the_derivative_of_forward(name, shape):
     forward, backward, _ = NORMALIZERS[name]
     x, gamma, beta, _ = problem("plain", shape)
@@ -107,8 +189,7 @@ def test_backward_is_the_derivative_of_forward(name, shape):
     )  # fmt: skip
 
 
-@every_normalizer
-@every_shape
+@every_case
 def test_backward_agrees_with_autograd_of_our_own_forward(name, shape):
     forward, backward, _ = NORMALIZERS[name]
     x, gamma, beta, dy = problem("plain", shape)
@@ -141,6 +222,26 @@ def test_dtype_is_kept_and_low_precision_stays_close(name, dtype, tolerance):
     )
 
 
+@every_normalizer
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_averaged_in_float32(name, dtype):
+    forward, backward, _ = NORMALIZERS[name]
+    x, gamma, beta, dy = map(torch.tensor, problem("plain", (64, 3, 40)))
+    x, dy = 500 * x + 100, dy + 0.5  # squares overflow float16, sums lose digits
+    half = [a.to(dtype) for a in (x, gamma, beta, dy)]
+    y, cache = forward(*half[:3])
+    ours = (y, *backward(half[3], cache))
+    exact = [a.double() for a in half]
+    y, cache = forward(*exact[:3])
+    step = torch.finfo(dtype).eps
+    for a, b in zip(ours, (y, *backward(exact[3], cache)), strict=True):
+        assert a.dtype == dtype
+        fits = b.abs() < 6e4  # float16 cannot hold more
+        assert fits.any() or name == "batch_renorm, no limits"
+        error = (a.double() - b)[fits].abs()
+        assert (error <= 2 * step * b.abs().max()).all()
+
+
 def test_float32_at_mean_1e4_is_as_close_as_its_mean_can_be():
     x, *_ = problem("mean 1e4", (4096, 3), np.float32)
     exact, _ = bnlib.batch_norm(x.astype(np.float64))
@@ -152,7 +253,7 @@ def test_float32_at_mean_1e4_is_as_close_as_its_mean_can_be():
 @pytest.mark.parametrize("given", [(False, False), (True, False), (False, True)])
 def test_parameters_left_out_are_one_and_zero(name, given):
     forward, backward, _ = NORMALIZERS[name]
-    x, gamma, beta, dy = problem("plain", (6, 3))
+    x, gamma, beta, dy = problem("plain", (6, 3, 2))
     some = [p if g else None for p, g in zip((gamma, beta), given, strict=True)]
     full = [gamma if given[0] else np.ones(3), beta if given[1] else np.zeros(3)]
     y, cache = forward(x, *some)
@@ -299,6 +400,96 @@ def test_folding_a_linear_layer_is_exact(missing):
     np.testing.assert_allclose(u @ w.T + b, wanted, atol=1e-12)
 
 
+# --- batch renormalization ------------------------------------------------------------
+
+LIMITS = {"rmax": 2.0, "dmax": 0.5}
+
+
+def renormed(x, gamma, beta, **limits):
+    return bnlib.batch_renorm(x, gamma, beta, *running_of(x), **(LIMITS | limits))
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@every_shape
+def test_renorm_between_batch_norm_and_inference(shape, library):
+    x, gamma, beta, dy = problem("plain", shape)
+    mean, std = running_of(x)
+    inference = bnlib.batch_norm_inference(x, gamma, beta, mean, std**2 - 1e-5)
+    y, cache = bnlib.batch_norm(x, gamma, beta)
+    wanted = (y, *bnlib.batch_norm_backward(dy, cache))
+    if library == "torch":
+        x, gamma, beta, dy = map(torch.tensor, (x, gamma, beta, dy))
+    y, cache = renormed(x, gamma, beta, rmax=1, dmax=0)
+    ours = (y, *bnlib.batch_renorm_backward(dy, cache))
+    for a, b in zip(ours, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+    y, _ = renormed(x, gamma, beta, rmax=float("inf"), dmax=float("inf"))
+    np.testing.assert_allclose(y, inference, rtol=1e-12, atol=1e-12)
+
+
+def test_renorm_clips_both_ways_and_in_each_channel():
+    x = np.array([[-1.0, -1, -1, 4], [1, 1, 1, 6]])
+    mean, std = np.array([0.0, 9, -9, 5]), np.array([10.0, 1, 1, 0.1])
+    _, cache = bnlib.batch_renorm(x, None, None, mean, std, rmax=4, dmax=3, eps=0)
+    np.testing.assert_allclose(cache[3].ravel(), [0.25, 1, 1, 4])
+    np.testing.assert_allclose(cache[4].ravel(), [0, -3, 3, 0])
+
+
+@every_shape
+def test_renorm_backward_is_the_derivative_with_r_and_d_constant(shape):
+    arguments = problem("plain", shape)[:3]
+    r, d = renormed(*arguments)[1][3:]
+
+    def constant(x, gamma, beta):
+        xhat, _ = bnlib.batch_norm(x)
+        return bnlib.affine(r * xhat + d, *as_columns(x, gamma, beta))
+
+    gradcheck(
+        constant,
+        lambda dy, *a: bnlib.batch_renorm_backward(dy, renormed(*a)[1]),
+        *arguments,
+    )
+
+
+def as_columns(x, *vectors):
+    return [v.reshape(1, -1, *[1] * (x.ndim - 2)) for v in vectors]
+
+
+def test_renorm_without_the_stop_has_another_gradient():
+    # r and d move with x: the derivative of the whole is that of a plain line.
+    x, gamma, beta, dy = problem("plain", (6, 3))
+    free = {"rmax": float("inf"), "dmax": float("inf")}
+
+    def forward(x):
+        return renormed(x, gamma, beta, **free)[0]
+
+    ours = bnlib.batch_renorm_backward(dy, renormed(x, gamma, beta, **free)[1])[0]
+    whole = bnlib.numerical_gradient(forward, x, dy)
+    np.testing.assert_allclose(whole, dy * gamma / running_of(x)[1], rtol=1e-7)
+    assert relative_error(ours, whole) > 0.1
+    np.testing.assert_allclose(ours.sum(axis=0), 0, atol=1e-12)
+
+
+def test_renorm_in_bfloat16_is_summed_in_float32():
+    torch.manual_seed(0)
+    x = (torch.randn(4096, 2) + 3).bfloat16()
+    zero, one = torch.zeros(2).bfloat16(), torch.ones(2).bfloat16()
+    y, cache = bnlib.batch_renorm(x, one, zero, zero, one, rmax=1, dmax=0)
+    dx, dgamma, dbeta = bnlib.batch_renorm_backward(torch.ones_like(y), cache)
+    assert {a.dtype for a in (y, dx, dgamma, dbeta)} == {torch.bfloat16}
+    exact = bnlib.batch_norm(x.double())[0]
+    assert (y.double() - exact).abs().max() < 0.03  # 0.4 % of values up to 4, twice
+    np.testing.assert_allclose(dbeta.double(), 4096)  # 256, were it summed in bfloat16
+
+
+def test_schedules_are_the_papers():
+    steps = 0, 5_000, 15_000, 22_500, 25_000, 40_000, 10**7
+    assert [rmax_schedule(k) for k in steps][::3] == [1, 2, 3]
+    assert [rmax_schedule(k) for k in steps][1] == 1
+    assert [dmax_schedule(k) for k in steps] == [0, 0, 2.5, 4.375, 5, 5, 5]
+    assert bnlib.ramp(5, start=0, end=10, low=3, high=1) == 2
+
+
 # --- bad input ------------------------------------------------------------------------
 
 
@@ -308,8 +499,10 @@ def _record(layer, batch):
 
 
 X, GAMMA = np.arange(12.0).reshape(4, 3), np.ones(3)
+CUBE = np.arange(24.0).reshape(2, 3, 4)
 NAN = np.where(X == 5, np.nan, X)
-HUGE = np.full((4, 3), 3e4, np.float16) * np.array([[1], [-1], [1], [-1]], np.float16)
+SIGNS = np.array([[1], [-1], [1], [-1]], np.float32)
+HUGE = np.full((4, 3), 3e25, np.float32) * SIGNS
 BAD = {
     "list": (lambda: bnlib.batch_norm([[1.0]]), TypeError, "x must be a numpy array"),
     "integers": (
@@ -417,7 +610,7 @@ BAD = {
     "overflow": (
         lambda: bnlib.batch_norm(HUGE),
         ValueError,
-        "the variance of x overflows float16; convert x",
+        "the variance of x overflows float32; convert x",
     ),
     "dy of another shape": (
         lambda: bnlib.batch_norm_backward(X[:2], bnlib.batch_norm(X)[1]),
@@ -433,6 +626,179 @@ BAD = {
         lambda: bnlib.batch_norm_backward(X.astype(int), bnlib.batch_norm(X)[1]),
         TypeError,
         "dy must hold floating-point",
+    ),
+    "group norm with the cache of instance norm": (
+        lambda: bnlib.group_norm_backward(CUBE, bnlib.instance_norm(CUBE)[1]),
+        ValueError,
+        "cache must be what group_norm returned second",
+    ),
+    "instance norm with the cache of group norm": (
+        lambda: bnlib.instance_norm_backward(
+            CUBE, bnlib.group_norm(CUBE, num_groups=1)[1]
+        ),
+        ValueError,
+        "cache must be what instance_norm returned second",
+    ),
+    "RMS norm with the cache of instance norm": (
+        lambda: bnlib.rms_norm_backward(CUBE, bnlib.instance_norm(CUBE)[1]),
+        ValueError,
+        "cache must be what rms_norm returned second",
+    ),
+    "instance norm with the cache of RMS norm": (
+        lambda: bnlib.instance_norm_backward(CUBE, bnlib.rms_norm(CUBE)[1]),
+        ValueError,
+        "cache must be what instance_norm returned second",
+    ),
+    "layer norm of integers": (
+        lambda: bnlib.layer_norm(X.astype(int)),
+        TypeError,
+        "x must hold floating-point numbers, got int64",
+    ),
+    "layer norm over no axis": (
+        lambda: bnlib.layer_norm(X, axes=()),
+        ValueError,
+        r"axes must be different axes of x, shape \(4, 3\), got \(\); \(-1,\) is usual",
+    ),
+    "layer norm over an axis that is not there": (
+        lambda: bnlib.layer_norm(X, axes=(2,)),
+        ValueError,
+        r"axes must be different axes of x, shape \(4, 3\), got \(2,\)",
+    ),
+    "layer norm over an axis twice": (
+        lambda: bnlib.layer_norm(X, axes=(1, -1)),
+        ValueError,
+        r"axes must be different axes of x, shape \(4, 3\), got \(1, -1\)",
+    ),
+    "RMS norm over axes in floats": (
+        lambda: bnlib.rms_norm(X, axes=(1.0,)),
+        TypeError,
+        r"axes must be a tuple of integers, got \(1.0,\); try \(-1,\)",
+    ),
+    "RMS norm over True": (
+        lambda: bnlib.rms_norm(X, axes=(True,)),
+        TypeError,
+        "axes must be a tuple of integers",
+    ),
+    "layer norm with gamma per example": (
+        lambda: bnlib.layer_norm(X, np.ones(4)),
+        ValueError,
+        r"gamma must have shape \(3,\) because x \(4, 3\) has it along axes \(1,\)",
+    ),
+    "layer norm with beta of another dtype": (
+        lambda: bnlib.layer_norm(X, GAMMA, GAMMA.astype(np.float32)),
+        TypeError,
+        "beta must have the dtype of x, float64, got float32",
+    ),
+    "RMS norm with a tensor as gamma": (
+        lambda: bnlib.rms_norm(X, torch.ones(3).double()),
+        TypeError,
+        "gamma is from torch, x from numpy",
+    ),
+    "RMS norm of NaN": (lambda: bnlib.rms_norm(NAN), ValueError, "x must be finite"),
+    "RMS norm of zero by zero": (
+        lambda: bnlib.rms_norm(0 * X, eps=0),
+        ValueError,
+        "an example of x is zero and eps is 0, so 0/0; pass a positive eps",
+    ),
+    "RMS norm with a negative eps": (
+        lambda: bnlib.rms_norm(X, eps=-1.0),
+        ValueError,
+        "eps must be a finite number in 0 ... inf, got -1.0",
+    ),
+    "RMS norm that overflows": (
+        lambda: bnlib.rms_norm(X.astype(np.float32) * 1e30),
+        ValueError,
+        "the mean square of x overflows float32; convert x",
+    ),
+    "layer norm that overflows": (
+        lambda: bnlib.layer_norm(X.astype(np.float32) * 1e30),
+        ValueError,
+        "the variance of x overflows float32; convert x",
+    ),
+    "layer norm of a constant without eps": (
+        lambda: bnlib.layer_norm(np.ones((2, 3)), eps=0),
+        ValueError,
+        "a feature does not vary and eps is 0, so 0/0",
+    ),
+    "groups that do not divide": (
+        lambda: bnlib.group_norm(X, num_groups=2),
+        ValueError,
+        r"num_groups must divide the 3 channels of x, got 2; possible: \[1, 3\]",
+    ),
+    "no groups": (
+        lambda: bnlib.group_norm(X, num_groups=0),
+        ValueError,
+        "num_groups must divide the 3 channels of x, got 0",
+    ),
+    "half a group": (
+        lambda: bnlib.group_norm(X, num_groups=1.5),
+        TypeError,
+        "num_groups must be an integer, got 1.5; 32 is usual",
+    ),
+    "group norm of a vector": (
+        lambda: bnlib.group_norm(GAMMA, num_groups=1),
+        ValueError,
+        r"x must have shape \(N, C\) or \(N, C, ...\), got shape \(3,\)",
+    ),
+    "group norm with a long gamma": (
+        lambda: bnlib.group_norm(X, np.ones(4), num_groups=1),
+        ValueError,
+        r"gamma must have shape \(3,\) because x has 3 channels",
+    ),
+    "group norm with a negative eps": (
+        lambda: bnlib.group_norm(X, num_groups=1, eps=-1.0),
+        ValueError,
+        "eps must be a finite number",
+    ),
+    "instance norm without positions": (
+        lambda: bnlib.instance_norm(X),
+        ValueError,
+        r"x must have shape \(N, C, L\) or .*, with positions, got shape \(4, 3\)",
+    ),
+    "instance norm with beta in float32": (
+        lambda: bnlib.instance_norm(X[None], None, np.ones(4, np.float32)),
+        TypeError,
+        "beta must have the dtype of x",
+    ),
+    "instance norm with eps as array": (
+        lambda: bnlib.instance_norm(X[None], eps=GAMMA),
+        ValueError,
+        "eps must be a finite number",
+    ),
+    "layer norm's y and cache": (
+        lambda: bnlib.layer_norm_backward(X, bnlib.layer_norm(X)),
+        ValueError,
+        r"cache must be what layer_norm returned second: y, cache = layer_norm\(...\)",
+    ),
+    "layer norm's cache for RMS norm": (
+        lambda: bnlib.rms_norm_backward(X, bnlib.layer_norm(X)[1]),
+        ValueError,
+        "cache must be what rms_norm returned second",
+    ),
+    "group norm's y and cache": (
+        lambda: bnlib.group_norm_backward(X, bnlib.group_norm(X, num_groups=1)),
+        ValueError,
+        "cache must be what group_norm returned second",
+    ),
+    "dy of another shape for instance norm": (
+        lambda: bnlib.instance_norm_backward(X, bnlib.instance_norm(X[None])[1]),
+        ValueError,
+        r"dy must have shape \(1, 4, 3\) because that is the shape of y",
+    ),
+    "integer dy for layer norm": (
+        lambda: bnlib.layer_norm_backward(X.astype(int), bnlib.layer_norm(X)[1]),
+        TypeError,
+        "dy must hold floating-point",
+    ),
+    "float32 dy for RMS norm": (
+        lambda: bnlib.rms_norm_backward(X.astype(np.float32), bnlib.rms_norm(X + 1)[1]),
+        TypeError,
+        "dy must have the dtype of y, float64, got float32",
+    ),
+    "normalize_backward of another shape": (
+        lambda: bnlib.normalize_backward(X[:2], X, GAMMA, 0),
+        ValueError,
+        r"dxhat must have shape \(4, 3\) because that is the shape of xhat",
     ),
     "moments of integers": (lambda: bnlib.moments(X.astype(int)), TypeError, "x must"),
     "whitening a tensor": (
@@ -473,7 +839,7 @@ BAD = {
     "negative iterations": (
         lambda: bnlib.newton_schulz(np.eye(2), iterations=-1),
         ValueError,
-        "iterations must be a finite number in 0",
+        "iterations must be a whole number from 0 to 10,000, got -1",
     ),
     "whitening with negative eps": (
         lambda: bnlib.zca_whiten(X, eps=-0.5),
@@ -554,6 +920,118 @@ BAD = {
         lambda: bnlib.fold_linear(X, None, None, None, GAMMA, GAMMA),
         ValueError,
         r"mean must have shape \(4,\) because weight has 4 outputs",
+    ),
+    "renorm without running statistics": (
+        lambda: bnlib.batch_renorm(X, None, None, None, GAMMA, **LIMITS),
+        TypeError,
+        "running_mean must be a numpy array or torch tensor, got NoneType",
+    ),
+    "renorm with a running std of zero": (
+        lambda: bnlib.batch_renorm(X, None, None, GAMMA, 0 * GAMMA, **LIMITS),
+        ValueError,
+        "running_std must be > 0, got a value that is not; start it at 1",
+    ),
+    "renorm with a negative running std": (
+        lambda: bnlib.batch_renorm(X, None, None, GAMMA, -GAMMA, **LIMITS),
+        ValueError,
+        "running_std must be > 0",
+    ),
+    "renorm with a long running std": (
+        lambda: bnlib.batch_renorm(X, None, None, GAMMA, np.ones(4), **LIMITS),
+        ValueError,
+        r"running_std must have shape \(3,\) because x has 3 channels",
+    ),
+    "renorm with float32 statistics": (
+        lambda: bnlib.batch_renorm(
+            X, None, None, GAMMA.astype("float32"), GAMMA, **LIMITS
+        ),
+        TypeError,
+        "running_mean must have the dtype of x, float64, got float32",
+    ),
+    "renorm with NaN in running_mean": (
+        lambda: bnlib.batch_renorm(X, None, None, GAMMA * np.nan, GAMMA, **LIMITS),
+        ValueError,
+        "running_mean must be finite",
+    ),
+    "renorm with a long gamma": (
+        lambda: bnlib.batch_renorm(X, np.ones(4), None, GAMMA, GAMMA, **LIMITS),
+        ValueError,
+        r"gamma must have shape \(3,\)",
+    ),
+    "renorm of NaN": (
+        lambda: bnlib.batch_renorm(NAN, None, None, GAMMA, GAMMA, **LIMITS),
+        ValueError,
+        "x must be finite",
+    ),
+    "renorm of a vector": (
+        lambda: bnlib.batch_renorm(GAMMA, None, None, GAMMA, GAMMA, **LIMITS),
+        ValueError,
+        r"x must have shape \(N, C\) or",
+    ),
+    "renorm, 0/0": (
+        lambda: bnlib.batch_renorm(0 * X, None, None, GAMMA, GAMMA, **LIMITS, eps=0),
+        ValueError,
+        "a feature does not vary and eps is 0",
+    ),
+    "renorm that overflows": (
+        lambda: bnlib.batch_renorm(
+            HUGE, None, None, *np.ones((2, 3), np.float32), **LIMITS
+        ),
+        ValueError,
+        "the variance of x overflows float32",
+    ),
+    "rmax below 1": (
+        lambda: bnlib.batch_renorm(X, None, None, GAMMA, GAMMA, rmax=0.5, dmax=0),
+        ValueError,
+        "rmax must be a number >= 1, got 0.5; 3 is usual, 1 turns the correction off",
+    ),
+    "negative dmax": (
+        lambda: bnlib.batch_renorm(X, None, None, GAMMA, GAMMA, rmax=1, dmax=-1),
+        ValueError,
+        "dmax must be a number >= 0, got -1; 5 is usual, 0 turns",
+    ),
+    "rmax that is no number": (
+        lambda: bnlib.batch_renorm(
+            X, None, None, GAMMA, GAMMA, rmax=float("nan"), dmax=0
+        ),
+        ValueError,
+        "rmax must be a number >= 1, got nan",
+    ),
+    "a schedule for the function": (
+        lambda: bnlib.batch_renorm(
+            X, None, None, GAMMA, GAMMA, rmax=rmax_schedule, dmax=0
+        ),
+        ValueError,
+        "rmax must be a number >= 1, got <function",
+    ),
+    "dmax as bool": (
+        lambda: bnlib.batch_renorm(X, None, None, GAMMA, GAMMA, rmax=1, dmax=False),
+        ValueError,
+        "dmax must be a number >= 0, got False",
+    ),
+    "batch norm's cache for renorm": (
+        lambda: bnlib.batch_renorm_backward(X, bnlib.batch_norm(X)[1]),
+        ValueError,
+        "cache must be what batch_renorm returned second",
+    ),
+    "renorm's cache for batch norm": (
+        lambda: bnlib.batch_norm_backward(
+            X, bnlib.batch_renorm(X, None, None, GAMMA, GAMMA, **LIMITS)[1]
+        ),
+        ValueError,
+        "cache must be what batch_norm returned second",
+    ),
+    "dy of another shape for renorm": (
+        lambda: bnlib.batch_renorm_backward(
+            X[:2], bnlib.batch_renorm(X, None, None, GAMMA, GAMMA, **LIMITS)[1]
+        ),
+        ValueError,
+        r"dy must have shape \(4, 3\) because that is the shape of y",
+    ),
+    "ramp that goes back": (
+        lambda: bnlib.ramp(3, start=5, end=5, low=0, high=1),
+        ValueError,
+        "end must be after start = 5, got 5",
     ),
     "drift of a matrix": (lambda: bnlib.drift(X), ValueError, r"\(steps, 3, C\)"),
     "drift of a dead unit": (

@@ -1,17 +1,26 @@
-"""The array functions against the conformance cases of ONNX's BatchNormalization.
+"""The array functions against the conformance cases of ONNX's normalizations.
 
-Two conventions differ. ONNX's momentum is the weight of the OLD value, ours that of the
-new batch. And its training mode stores the BIASED variance, ours the unbiased one.
+Two conventions of batch norm differ. ONNX's momentum is the weight of the OLD value,
+ours that of the new batch. And its training mode stores the BIASED variance, ours the
+unbiased one. For the others: ONNX gives the first of the axes to normalize, ours all.
 """
+
+from collections import Counter
 
 import numpy as np
 import onnx.backend.test.case.node as onnx_cases
-import onnx.backend.test.case.node.batch_normalization  # noqa: F401  registers its cases
+import onnx.backend.test.case.node.batch_normalization  # each registers its cases
+import onnx.backend.test.case.node.groupnormalization
+import onnx.backend.test.case.node.instance_normalization
+import onnx.backend.test.case.node.layernormalization
+import onnx.backend.test.case.node.meanvariancenormalization
+import onnx.backend.test.case.node.rmsnormalization  # noqa: F401
 import pytest
 from onnx.helper import get_node_attr_value
 
 from bnlib.batch_normalization import batch_norm
 from bnlib.inference import batch_norm_inference, update_running
+from bnlib.other_axes import group_norm, instance_norm, layer_norm, rms_norm
 
 # `collect_testcases`, the public way, would run the cases of every operator first.
 CASES = {
@@ -53,6 +62,71 @@ def test_case(name):
             answers = in_training(*inputs, eps, given["momentum"])
         else:
             answers = (batch_norm_inference(*inputs, eps=eps),)
+        for answer, wanted in zip(answers, outputs, strict=True):
+            assert answer.dtype == wanted.dtype and answer.shape == wanted.shape
+            np.testing.assert_allclose(answer, wanted, rtol=1e-5, atol=1e-5)
+            assert case.rtol >= 1e-5  # ours is the stricter test
+
+
+# --- the other axes: their cases have one node of their own type ----------------------
+
+
+def from_axis(x, axis):
+    return tuple(range(axis % x.ndim, x.ndim))
+
+
+def layer_normalization(x, gamma, beta, *, axis=-1, epsilon=1e-5):
+    y, cache = layer_norm(x, gamma, beta, axes=from_axis(x, axis), eps=epsilon)
+    return y, cache[1], 1 / cache[2]  # ONNX returns the mean and 1 / std as well
+
+
+def rms_normalization(x, gamma, *, axis=-1, epsilon=1e-5):
+    return (rms_norm(x, gamma, axes=from_axis(x, axis), eps=epsilon)[0],)
+
+
+def group_normalization(x, gamma, beta, *, num_groups, epsilon=1e-5):
+    return (group_norm(x, gamma, beta, num_groups=num_groups, eps=epsilon)[0],)
+
+
+def instance_normalization(x, gamma, beta, *, epsilon=1e-5):
+    return (instance_norm(x, gamma, beta, eps=epsilon)[0],)
+
+
+def mean_variance_normalization(x, *, axes=(0, 2, 3)):
+    # eps is 1e-9 and added to the root: next to a variance of order one, nothing.
+    return (layer_norm(x, axes=tuple(axes), eps=0)[0],)
+
+
+SAID_WITH_OURS = {
+    "LayerNormalization": layer_normalization,
+    "RMSNormalization": rms_normalization,
+    "GroupNormalization": group_normalization,
+    "InstanceNormalization": instance_normalization,
+    "MeanVarianceNormalization": mean_variance_normalization,
+}
+
+OTHERS = {
+    case.name: case
+    for case in onnx_cases._NodeTestCases
+    if len(case.model.graph.node) == 1
+    and case.model.graph.node[0].op_type in SAID_WITH_OURS
+}
+
+
+def test_all_cases_of_the_other_axes_are_here():
+    found = Counter(c.model.graph.node[0].op_type for c in OTHERS.values())
+    assert found["LayerNormalization"] >= 19 and found["RMSNormalization"] >= 19
+    assert found["GroupNormalization"] >= 2 and found["InstanceNormalization"] >= 2
+    assert found["MeanVarianceNormalization"] >= 1
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_case_of_the_other_axes(name):
+    case = OTHERS[name]
+    node = case.model.graph.node[0]
+    given = {a.name: get_node_attr_value(node, a.name) for a in node.attribute}
+    for inputs, outputs in case.data_sets:
+        answers = SAID_WITH_OURS[node.op_type](*inputs, **given)
         for answer, wanted in zip(answers, outputs, strict=True):
             assert answer.dtype == wanted.dtype and answer.shape == wanted.shape
             np.testing.assert_allclose(answer, wanted, rtol=1e-5, atol=1e-5)

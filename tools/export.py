@@ -29,6 +29,7 @@ TAGS = {
     "remove-cell",
     "raises-exception",
     "nbval-ignore-output",
+    "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
 }
 MARK = "Extracted by `make export`: edit the notebook, not this file."
 
@@ -183,7 +184,10 @@ def share_imports(modules: dict[str, Module]):
     """
     for module in modules.values():
         twins = [m for m in modules.values() if m.chapter == module.chapter]
-        module.imports = [line for twin in twins for line in twin.imports]
+        lines = [line for twin in twins for line in twin.imports]
+        # The layers may import from the array module, but not that from itself.
+        own = f"from {module.path.removesuffix('.py').replace('/', '.')} import"
+        module.imports = [line for line in lines if not line.startswith(own)]
 
 
 def check_unique(modules: dict[str, Module]):

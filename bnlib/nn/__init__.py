@@ -12,6 +12,34 @@ except ImportError as error:
 
 from bnlib.nn import functional
 from bnlib.nn.convolution import BatchNorm2d, BatchNorm3d, fold
+from bnlib.nn.inception import LocalResponseNorm
 from bnlib.nn.inference import BatchNorm1d
+from bnlib.nn.other_axes import (
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    RMSNorm,
+)
+from bnlib.nn.renormalization import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
+from bnlib.nn.whitening import DecorrelatedBatchNorm
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "fold", "functional"]
+__all__ = [
+    "DecorrelatedBatchNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "LocalResponseNorm",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
+    "LayerNorm",
+    "RMSNorm",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "fold",
+    "functional",
+]

@@ -225,3 +225,52 @@ if (window.MathJax && !MathJax.Hub) {
   addEventListener("keydown", (event) => event.key === "Escape" && hide());
   addEventListener("scroll", (event) => box && !box.contains(event.target) && hide(), true);
 })();
+
+// The claims ledger (chapter 11): above its first table, one button per verdict. A table
+// belongs to it if its last column is called "verdict". Without this, all rows are shown.
+(() => {
+  "use strict";
+
+  function verdict(row) {
+    return row.cells[row.cells.length - 1].textContent.replace(/\(.*/s, "").trim();
+  }
+
+  addEventListener("DOMContentLoaded", () => {
+    const tables = [...document.querySelectorAll(".bd-article table")].filter((table) => {
+      const heads = table.tHead?.rows[0]?.cells ?? [];
+      return heads[heads.length - 1]?.textContent.trim() === "verdict";
+    });
+    tables.forEach((table) => table.classList.add("bn-ledger"));
+    const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
+    const kinds = [...new Set(rows.map(verdict))];
+    if (kinds.length < 2) return;
+
+    const group = document.createElement("fieldset");
+    group.className = "bn-verdicts";
+    group.append(document.createElement("legend"));
+    group.firstChild.textContent = "Show the claims that are";
+    const status = document.createElement("output");
+
+    function choose(kind) {
+      const shown = rows.filter((row) => !kind || verdict(row) === kind);
+      rows.forEach((row) => (row.hidden = !shown.includes(row)));
+      status.textContent = `${shown.length} of ${rows.length} claims`;
+    }
+
+    for (const kind of ["", ...kinds]) {
+      const label = document.createElement("label");
+      const radio = Object.assign(document.createElement("input"), {
+        type: "radio",
+        name: "bn-verdict",
+        checked: !kind,
+      });
+      radio.addEventListener("change", () => choose(kind));
+      label.append(radio, ` ${kind || "of any verdict"}`);
+      group.append(label);
+    }
+    group.append(status);
+    const section = tables[0].closest("section");
+    section.before(group);
+    choose("");
+  });
+})();

@@ -1,0 +1,44 @@
+"""Chapter 10, Inception: chapters/10_inception.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/10_inception.html of the book.
+"""
+
+import torch
+from torch import nn
+
+import bnlib.inception as arrays
+from bnlib.batch_normalization import narrow, widen
+
+__all__ = ["local_response_norm", "LocalResponseNorm"]
+
+
+def local_response_norm(input, size, alpha=1e-4, beta=0.75, k=1.0):
+    """Divide every value by the energy of the channels around it.
+
+    y_c = x_c / (k + (alpha / size) sum over W(c) of x_j^2)^beta
+
+    As `torch.nn.functional.local_response_norm`: input (N, C, L, ...) of any floating
+    dtype; half precision is summed in float32. Raises TypeError for anything but a
+    floating-point tensor, ValueError for fewer than three dimensions or a size that is
+    no whole number from 1 on. Source: Krizhevsky et al. 2012, section 3.3.
+    """
+    arrays.check_size(size)
+    if not isinstance(input, torch.Tensor) or not input.is_floating_point():
+        got = getattr(input, "dtype", type(input).__name__)
+        raise TypeError(f"input must be a floating-point tensor, got {got}; convert it")
+    if input.dim() < 3:
+        raise ValueError(
+            f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)"
+        )
+    x = widen(input)
+    energy = arrays.neighbour_sum(x * x, size // 2, (size - 1) // 2)
+    d = k + alpha / size * energy
+    return narrow(x / d**beta, input)
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """Local response normalization as a layer; see `local_response_norm`."""
+
+    def forward(self, input):
+        return local_response_norm(input, self.size, self.alpha, self.beta, self.k)

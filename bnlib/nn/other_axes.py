@@ -1,0 +1,420 @@
+"""Chapter 14, The other axes: chapters/14_other_axes.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/14_other_axes.html of the book.
+"""
+
+import math
+import numbers
+
+import torch
+
+from bnlib.batch_normalization import (
+    affine,
+)
+from bnlib.nn.inference import (
+    along_channels,
+    batch_norm,
+    check_channels,
+    eager,
+    in_memory_as_torch,
+    store,
+)
+
+__all__ = [
+    "normalize_over",
+    "NormalizeFunction",
+    "normalized",
+    "divide_by_rms",
+    "RMSFunction",
+    "check_tensor",
+    "check_dtypes",
+    "last_axes",
+    "layer_norm",
+    "rms_norm",
+    "check_group_input",
+    "group_norm",
+    "instance_norm",
+    "check_instances",
+    "LayerNorm",
+    "RMSNorm",
+    "GroupNorm",
+    "InstanceNormMixin",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+]
+
+
+def normalize_over(x, weight, bias, axes, eps):
+    """Return y = weight (x - mean) / sqrt(var + eps) + bias, and mean and var.
+
+    For the inside of a layer: no value of x is looked at. x : tensor.
+    weight, bias : None or broadcasting against x. axes : tuple, of the statistics. Half
+    precision is averaged in float32, the dtype of all three results.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean = x.mean(axes, keepdim=True, dtype=wide)
+    centred = x - mean
+    var = (centred**2).mean(axes, keepdim=True)
+    return affine(centred * (var + eps) ** -0.5, weight, bias), mean, var
+
+
+class NormalizeFunction(torch.autograd.Function):
+    """`normalize_over` with the backward pass of chapter 14.
+
+    dx = (g - <g> - xhat <g xhat>) / std,   g = weight dy, <.> the mean over axes
+
+    Arguments and results are those of `normalize_over`. As in `BatchNormFunction` the
+    moments are outputs like y, so that the backward pass can be differentiated again.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, axes, eps):
+        y, mean, var = normalize_over(x, weight, bias, axes, eps)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.bias_shape = None if bias is None else bias.shape
+        ctx.axes, ctx.eps = axes, eps
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, dy, dmean, dvar):
+        x, weight, mean, var = ctx.saved_tensors
+        axes, m = ctx.axes, math.prod(x.shape[a] for a in ctx.axes)
+        centred, scale = x - mean, (var + ctx.eps) ** -0.5
+        g, xhat = scale * affine(dy, weight), scale * centred
+        by_mean = (g.sum(axes, keepdim=True) - dmean) / m
+        by_var = (scale * (g * xhat).sum(axes, keepdim=True) - 2 * dvar) / m
+        dx = (g - by_mean - centred * by_var).to(x.dtype)
+        wanted, dweight, dbias = ctx.needs_input_grad, None, None
+        if wanted[1]:
+            dweight = (dy * xhat).sum_to_size(weight.shape)
+        if wanted[2]:
+            dbias = dy.sum_to_size(ctx.bias_shape)
+        return dx if wanted[0] else None, dweight, dbias, None, None
+
+
+def normalized(x, weight, bias, axes, eps):
+    """Return what `normalize_over` does, with our backward pass where it applies."""
+    known = eager(x, weight, bias)
+    function = NormalizeFunction.apply if known else normalize_over
+    return function(x, weight, bias, axes, eps)
+
+
+def divide_by_rms(x, weight, axes, eps):
+    """Return y = weight x / sqrt(<x^2> + eps), and the inverse of the root.
+
+    As `normalize_over`, without mean and bias.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    inverse = ((x**2).mean(axes, keepdim=True) + eps) ** -0.5
+    return affine(x * inverse, weight), inverse
+
+
+class RMSFunction(torch.autograd.Function):
+    """`divide_by_rms` with the backward pass of chapter 14.
+
+    dx = (g - xhat <g xhat>) / rms,   g = weight dy, <.> the mean over axes
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, axes, eps):
+        y, inverse = divide_by_rms(x, weight, axes, eps)
+        ctx.save_for_backward(x, weight, inverse)
+        ctx.axes = axes
+        return y, inverse
+
+    @staticmethod
+    def backward(ctx, dy, dinverse):
+        x, weight, inverse = ctx.saved_tensors
+        axes, m = ctx.axes, math.prod(x.shape[a] for a in ctx.axes)
+        g = affine(dy, weight)
+        by_rms = inverse**3 * ((g * x).sum(axes, keepdim=True) + dinverse) / m
+        dx = (inverse * g - x * by_rms).to(x.dtype)
+        wanted, dweight = ctx.needs_input_grad, None
+        if wanted[1]:
+            dweight = (dy * x * inverse).sum_to_size(weight.shape)
+        return dx if wanted[0] else None, dweight, None, None
+
+
+def check_tensor(name, input):
+    """Raise torch's TypeError or NotImplementedError unless input can be normalized."""
+    if not isinstance(input, torch.Tensor):
+        got = f"{type(input).__name__}; convert it: torch.as_tensor(input)"
+        raise TypeError(f"{name}(): argument 'input' must be Tensor, not {got}")
+    if not input.is_floating_point():
+        cure = "convert the input: input.float(), or torch.view_as_real if complex"
+        raise NotImplementedError(f'"{name}" not implemented for {input.dtype}; {cure}')
+
+
+def check_dtypes(input, *parameters):
+    """Raise RuntimeError unless all parameters have the dtype of the input.
+
+    float32 parameters may go with a half-precision input, all of them or none.
+    """
+    dtypes = {p.dtype for p in parameters if p is not None}
+    wide = torch.promote_types(input.dtype, torch.float32)
+    if dtypes - {input.dtype} and dtypes - {wide}:
+        got = f"input {input.dtype}, parameters {sorted(map(str, dtypes))}"
+        raise RuntimeError(f"mixed dtype: {got}; convert one: layer.to(input.dtype)")
+
+
+def last_axes(name, input, normalized_shape, **parameters):
+    """Return the axes that normalized_shape stands for, as negative numbers.
+
+    Raises torch's TypeError if it is not a tuple or list of integers, RuntimeError if
+    it is empty, not how the shape of the input ends, or not the shape of a parameter.
+    """
+    shape = normalized_shape
+    whole = isinstance(shape, tuple | list) and all(
+        isinstance(n, (numbers.Integral, torch.SymInt)) for n in shape
+    )
+    if not whole:
+        what = f"{name}(): argument 'normalized_shape' must be tuple of ints"
+        raise TypeError(f"{what}, not {shape!r}; for the last axis: input.shape[-1:]")
+    if not shape:
+        what = "Expected normalized_shape to be at least 1-dimensional"
+        raise RuntimeError(f"{what}, got {shape}; for the last axis: input.shape[-1:]")
+    expected = f"normalized_shape = {list(shape)}"
+    for kind, p in parameters.items():
+        if p is not None and tuple(p.shape) != tuple(shape):
+            what = f"Expected {kind} to be of same shape as normalized_shape"
+            got = f"but got {kind} of shape {list(p.shape)} and {expected}"
+            raise RuntimeError(f"{what}, {got}; reshape it")
+    if tuple(input.shape[-len(shape) :]) != tuple(shape):
+        sizes = ", ".join(map(str, shape))
+        what = f"Given normalized_shape=[{sizes}], expected input with shape"
+        got = f"[*, {sizes}], but got input of size {list(input.shape)}"
+        raise RuntimeError(f"{what} {got}; move the axes to normalize to the end")
+    return tuple(range(-len(shape), 0))
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    """Normalize over the last axes: torch.nn.functional.layer_norm, derived.
+
+    y = weight (input - mean) / sqrt(var + eps) + bias, moments over the last axes
+
+    normalized_shape : how the shape of the input ends; also the shape of weight and
+    bias, which may be None. dtypes: floating-point, all the same, or float32 parameters
+    with a half-precision input; y has the input's. Statistics in float32 at least.
+    Raises torch's errors, see `check_tensor`, `last_axes`, `check_dtypes`.
+    Source: Ba, Kiros & Hinton 2016, equation 3.
+    """
+    check_tensor("layer_norm", input)
+    axes = last_axes("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    check_dtypes(input, weight, bias)
+    wide = torch.promote_types(input.dtype, torch.float32)
+    weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
+    y, _, _ = normalized(input, weight, bias, axes, eps)
+    return y.to(input.dtype).contiguous()
+
+
+def rms_norm(input, normalized_shape, weight=None, eps=None):
+    """Divide by the root mean square: torch.nn.functional.rms_norm, derived.
+
+    y = weight input / sqrt(<input^2> + eps), <.> the mean over the last axes
+
+    normalized_shape : how the shape of the input ends; also the shape of weight, which
+    may be None. eps : None stands for torch.finfo of the dtype computed in, float32 at
+    least. Any floating-point dtypes; y has the input's. Complex input is taken as torch
+    takes it, with the mean of z^2 and not of |z|^2.
+    Raises torch's errors, see `check_tensor`, `last_axes`; ValueError for an input of
+    fewer dimensions than normalized_shape. Source: Zhang & Sennrich 2019, equation 4.
+    """
+    if not (isinstance(input, torch.Tensor) and input.is_complex()):
+        check_tensor("rms_norm", input)
+    if hasattr(normalized_shape, "__len__") and input.ndim < len(normalized_shape):
+        what = f"Input tensor must have at least {len(normalized_shape)} dimensions"
+        raise ValueError(f"{what}, but got {input.ndim}; its last ones are normalized")
+    axes = last_axes("rms_norm", input, normalized_shape, weight=weight)
+    wide = torch.promote_types(input.dtype, torch.float32)
+    eps = torch.finfo(wide).eps if eps is None else eps
+    weight = (
+        None if weight is None else weight.to(torch.promote_types(weight.dtype, wide))
+    )
+    known = eager(input, weight) and not input.is_complex()
+    y, _ = (RMSFunction.apply if known else divide_by_rms)(input, weight, axes, eps)
+    return in_memory_as_torch(y.to(input.dtype))
+
+
+def check_group_input(input, num_groups, weight, bias):
+    """Raise torch's errors, with a cure, for what group_norm cannot take."""
+    if input.ndim < 2:
+        what = "Expected at least 2 dimensions for input tensor but received"
+        raise RuntimeError(f"{what} {input.ndim}; reshape it to (N, C) or (N, C, ...)")
+    whole = isinstance(num_groups, numbers.Integral) and num_groups is not True
+    if not whole:
+        what = "group_norm(): argument 'num_groups' must be int"
+        raise TypeError(f"{what}, not {num_groups!r}; 32 is usual for images")
+    if num_groups < 1:
+        what = f"Expected num groups to be greater than 0, got {num_groups}"
+        raise RuntimeError(f"{what}; 1 is layer norm")
+    shape, channels = list(input.shape), input.shape[1]
+    if channels % num_groups:
+        what = "Expected number of channels in input to be divisible by num_groups"
+        got = f"but got input of shape {shape} and num_groups={num_groups}"
+        raise RuntimeError(f"{what}, {got}; pass a divisor of {channels}")
+    for kind, p in (("weight", weight), ("bias", bias)):
+        if p is not None and tuple(p.shape) != (channels,):
+            what = f"Expected {kind} to be a vector of size equal to the number of"
+            got = f"but got {kind} of shape {list(p.shape)} and input of shape {shape}"
+            raise RuntimeError(f"{what} channels in input, {got}; is it ({channels},)?")
+    check_dtypes(input, weight, bias)
+    if input.numel() == input.shape[0] * num_groups == num_groups:
+        what = "Expected more than 1 value per channel when training, got input size"
+        raise ValueError(f"{what} {shape}; every group has one value: fewer groups")
+
+
+def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
+    """Normalize groups of channels: torch.nn.functional.group_norm, derived.
+
+    y = weight (input - mean) / sqrt(var + eps) + bias, moments over a group's channels
+    and all positions of one example
+
+    input : (N, C, ...). num_groups : a divisor of C. weight, bias : (C,) or None.
+    dtypes: as `layer_norm`. Also where the channels are the last in memory the variance
+    is taken about the mean, unlike torch's, which there subtracts two large numbers.
+    Raises torch's errors, see `check_tensor`, `check_group_input`.
+    Source: Wu & He 2018, equation 7.
+    """
+    check_tensor("group_norm", input)
+    check_group_input(input, num_groups, weight, bias)
+    shape = input.shape
+    split = shape[0], num_groups, shape[1] // num_groups, *shape[2:]
+    weight, bias = (along_channels(p, input) for p in (weight, bias))
+    weight, bias = (
+        None if p is None else p.reshape(1, *split[1:3], *p.shape[2:])
+        for p in (weight, bias)
+    )
+    axes = tuple(range(2, len(split)))
+    y, _, _ = normalized(input.reshape(split), weight, bias, axes, eps)
+    return in_memory_as_torch(y.to(input.dtype).reshape(shape))
+
+
+def instance_norm(
+    input, running_mean=None, running_var=None, weight=None, bias=None,
+    use_input_stats=True, momentum=0.1, eps=1e-5,
+):  # fmt: skip
+    """Normalize each map: torch.nn.functional.instance_norm, derived.
+
+    y = weight (input - mean) / sqrt(var + eps) + bias, moments over the positions
+
+    input : (N, C, L), (N, C, H, W), ...; all others (C,) or None. With use_input_stats
+    the running statistics, where given, are updated in place by the averages over the
+    batch, with the unbiased variance; else they are used. An empty batch changes
+    nothing. dtypes: as `batch_norm`.
+    Raises torch's errors, see `check_tensor`, `check_instances`; and ValueError before
+    NaN or infinity would reach the running statistics, see `store`.
+    Source: Ulyanov, Vedaldi & Lempitsky 2016, equation 2.
+    """
+    check_tensor("instance_norm", input)
+    parameters = running_mean, running_var, weight, bias
+    check_instances(input, use_input_stats, *parameters)
+    if not use_input_stats:
+        return batch_norm(input, *parameters, False, momentum, eps).contiguous()
+    axes = tuple(range(2, input.ndim))
+    weight, bias = along_channels(weight, input), along_channels(bias, input)
+    y, mean, var = normalized(input, weight, bias, axes, eps)
+    if running_mean is not None and input.numel():
+        m = input.shape[2:].numel()
+        running = {"running_mean": running_mean, "running_var": running_var}
+        batch = {"running_mean": mean, "running_var": var * (m / (m - 1))}
+        batch = {name: s.detach().mean(0) for name, s in batch.items()}
+        store(running, batch, momentum)
+    return y.to(input.dtype).contiguous()
+
+
+def check_instances(input, use_input_stats, running_mean, running_var, weight, bias):
+    """Raise torch's errors, with a cure, for what instance_norm cannot take."""
+    given = running_mean is not None and running_var is not None
+    if not (use_input_stats or given):
+        what = "Expected running_mean and running_var to be defined when"
+        raise RuntimeError(f"{what} use_input_stats is false; pass both")
+    if use_input_stats and input.shape[2:].numel() == 1:
+        what = "Expected more than 1 spatial element when training, got input size"
+        cure = "their variance is 0: normalize something else, as layer norm does"
+        raise ValueError(f"{what} {tuple(input.shape)}; {cure}")
+    check_channels(input, True, running_mean, running_var, weight, bias)
+    check_dtypes(input, weight, bias)
+
+
+class LayerNorm(torch.nn.LayerNorm):
+    """Layer normalization over the last axes, in place of torch.nn.LayerNorm.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    Arguments, defaults, state_dict, dtypes and errors are those of torch.nn.LayerNorm,
+    from which it inherits all but the forward pass. torch.jit.script is not supported.
+    Source: Ba, Kiros & Hinton 2016, equation 3.
+    """
+
+    def forward(self, input):
+        """Return the normalized input; the same in training and evaluation."""
+        parameters = self.normalized_shape, self.weight, self.bias
+        return layer_norm(input, *parameters, self.eps)
+
+
+class RMSNorm(torch.nn.RMSNorm):
+    """Root mean square normalization, in place of torch.nn.RMSNorm.
+
+    y = weight x / sqrt(<x^2> + eps); eps=None is that of the dtype computed in
+
+    All else as in `LayerNorm`. Source: Zhang & Sennrich 2019, equation 4.
+    """
+
+    def forward(self, input):
+        """Return the normalized input; the same in training and evaluation."""
+        return rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+
+class GroupNorm(torch.nn.GroupNorm):
+    """Normalization of groups of channels, in place of torch.nn.GroupNorm.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    All else as in `LayerNorm`. Source: Wu & He 2018, equation 7.
+    """
+
+    def forward(self, input):
+        """Return the normalized input; the same in training and evaluation."""
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class InstanceNormMixin:
+    """The forward pass of our instance norms; all else is inherited from torch.nn's.
+
+    Put it before the torch.nn class, which checks the input and adds a batch axis of
+    length 1 where it is missing.
+    """
+
+    def _apply_instance_norm(self, input):
+        parameters = self.running_mean, self.running_var, self.weight, self.bias
+        use_input_stats = self.training or not self.track_running_stats
+        momentum = 0.0 if self.momentum is None else self.momentum
+        return instance_norm(input, *parameters, use_input_stats, momentum, self.eps)
+
+
+class InstanceNorm1d(InstanceNormMixin, torch.nn.InstanceNorm1d):
+    """Instance normalization of (N, C, L) or (C, L), in place of torch.nn's.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias, moments over positions
+
+    Arguments, defaults (no affine, no running statistics), state_dict and errors are
+    those of torch.nn.InstanceNorm1d. Added: ValueError before NaN or infinity would
+    enter running statistics; an empty batch leaves them alone.
+    Source: Ulyanov, Vedaldi & Lempitsky 2016, equation 2.
+    """
+
+
+class InstanceNorm2d(InstanceNormMixin, torch.nn.InstanceNorm2d):
+    """Instance normalization of (N, C, H, W) or (C, H, W), as `InstanceNorm1d`.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias, moments over positions
+    """
+
+
+class InstanceNorm3d(InstanceNormMixin, torch.nn.InstanceNorm3d):
+    """Instance normalization of (N, C, D, H, W) or (C, D, H, W), as `InstanceNorm1d`.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias, moments over positions
+    """

@@ -1,0 +1,257 @@
+"""Chapter 13, Batch renormalization: chapters/13_renormalization.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/13_renormalization.html of the book.
+"""
+
+import math
+
+import torch
+from torch.nn.parameter import Parameter
+
+import bnlib.renormalization as arrays
+from bnlib.batch_normalization import (
+    affine,
+)
+from bnlib.nn.convolution import BatchNorm2d, BatchNorm3d
+from bnlib.nn.inference import (
+    BatchNorm1d,
+    BatchNormFunction,
+    along_channels,
+    at_hand,
+    check_channels,
+    check_input,
+    eager,
+    in_memory_as_torch,
+    normalize_batch,
+    store,
+)
+
+__all__ = [
+    "check_running",
+    "batch_renorm",
+    "RenormState",
+    "RenormCheckpoints",
+    "at_step",
+    "BatchRenorm",
+    "RenormUpkeep",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
+]
+
+
+def check_running(input, running_mean, running_std):
+    """Raise an error with a cure for running statistics that do not fit the input.
+
+    ValueError: missing, or a deviation that is not positive (where looking is free, see
+    `at_hand`). RuntimeError: not one value per channel, or another dtype than that of
+    the input or the float32 that goes with half precision.
+    """
+    channels = input.shape[1] if input.ndim > 1 else 0
+    fitting = input.dtype, torch.promote_types(input.dtype, torch.float32)
+    running = {"running_mean": running_mean, "running_std": running_std}
+    for name, p in running.items():
+        if p is None:
+            cure = "batch renormalization needs it in training too: pass a tensor"
+            raise ValueError(f"{name} must be a tensor, got None; {cure}")
+        if p.numel() != channels:
+            what = f"{name} should contain {channels} elements not {p.numel()}"
+            cure = f"input size is {tuple(input.shape)}: num_features={channels}?"
+            raise RuntimeError(f"{what}; {cure}")
+        if p.dtype not in fitting:
+            what = f"mixed dtype: the input is {input.dtype}, {name} is {p.dtype}"
+            raise RuntimeError(f"{what}; convert one: layer.to(input.dtype)")
+    if at_hand(running_std) and not (running_std > 0).all():
+        cure = "load it again, or reset_running_stats()"
+        raise ValueError(f"running_std must be > 0, got a value that is not; {cure}")
+
+
+def batch_renorm(
+    input, running_mean, running_std, weight=None, bias=None,
+    training=False, momentum=0.01, eps=1e-5, rmax=3.0, dmax=5.0,
+):  # fmt: skip
+    """Normalize every channel of the input, corrected towards running statistics.
+
+    training:   y = weight (r xhat + d) + bias,   see `bnlib.batch_renorm`
+    evaluation: y = weight (input - running_mean) / running_std + bias
+
+    In training the running statistics are updated in place, after their use:
+    new = (1 - momentum) running + momentum batch, with the batch's mean and its biased
+    std = sqrt(var + eps). Shapes: input and y (N, C, ...), all others (C,) or None.
+    dtypes as in `batch_norm`; half precision is computed in float32. An empty batch
+    changes nothing. Raises torch's errors for batch norm, see `check_input`,
+    `check_channels`, `check_running`; ValueError for limits that are none, and before
+    NaN or infinity would reach the running statistics. Source: Ioffe 2017, Algorithm 1.
+    """
+    check_input(input, training, eps)
+    check_channels(input, True, None, None, weight, bias)
+    check_running(input, running_mean, running_std)
+    arrays.check_limits(rmax, dmax)
+    if not math.isfinite(momentum):
+        raise ValueError(f"momentum must be finite, got {momentum}; 0.01 is usual")
+    vectors = weight, bias, running_mean, running_std
+    weight, bias, mean, std = (along_channels(v, input) for v in vectors)
+    if not (training and input.numel()):
+        y = affine(input - mean, affine(1 / std, weight), bias)
+        return in_memory_as_torch(y.to(input.dtype))
+    function = BatchNormFunction.apply if eager(input) else normalize_batch
+    xhat, batch_mean, batch_var = function(input.to(mean.dtype), None, None, eps)
+    batch_std = (batch_var + eps) ** 0.5
+    r, d = arrays.correction(batch_mean, batch_std, mean, std, rmax, dmax)
+    y = affine(xhat, affine(r, weight), affine(d, weight, bias))
+    running = {"running_mean": running_mean, "running_std": running_std}
+    batch = {"running_mean": batch_mean, "running_std": batch_std}
+    store(running, batch, momentum)
+    return in_memory_as_torch(y.to(input.dtype))
+
+
+class RenormState(torch.nn.Module):
+    """What a renormalization layer remembers: parameters, statistics, the limits."""
+
+    def __init__(
+        self, num_features, eps=1e-5, momentum=0.01, affine=True,
+        track_running_stats=True, device=None, dtype=None,
+        *, bias=True, rmax=arrays.rmax_schedule, dmax=arrays.dmax_schedule,
+    ):  # fmt: skip
+        super().__init__()
+        if not track_running_stats:
+            cure = "leave the argument out, or use batch norm"
+            raise ValueError(f"track_running_stats must be True, got False; {cure}")
+        arrays.check_limits(
+            1 if callable(rmax) else rmax, 0 if callable(dmax) else dmax
+        )
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.rmax, self.dmax = affine, rmax, dmax
+        one = torch.ones(num_features, device=device, dtype=dtype)
+        count = torch.zeros((), device=device, dtype=torch.long)
+        self.register_parameter("weight", Parameter(one) if affine else None)
+        zero = Parameter(0 * one) if affine and bias else None
+        self.register_parameter("bias", zero)
+        self.register_buffer("running_mean", 0 * one)
+        self.register_buffer("running_std", one.clone())
+        self.register_buffer("num_batches_tracked", count)
+
+
+class RenormCheckpoints(RenormState):
+    """How that memory is exchanged with batch norm's."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        std, var = prefix + "running_std", prefix + "running_var"
+        if var in state_dict and std not in state_dict:
+            state_dict[std] = (state_dict.pop(var) + self.eps) ** 0.5
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def as_batch_norm(self):
+        """Return the batch norm layer that does the same in evaluation.
+
+        running_var = running_std^2 - eps. For whatever knows batch norm alone: `fold`,
+        exporters, other libraries. Parameters and statistics are copies, in float32 at
+        least; the mode is kept. To train on with it is to go on with batch norm.
+        Raises ValueError for a running_std below sqrt(eps), which no variance gives.
+        """
+        state, std = self.state_dict(), self.running_std
+        wide = torch.promote_types(std.dtype, torch.float32)
+        sizes = self.num_features, self.eps, self.momentum, self.affine
+        layer = self.batch_norm(*sizes, device=std.device, dtype=wide)
+        if self.bias is None:
+            layer.bias = None
+        variance = state.pop("running_std").to(wide) ** 2 - self.eps
+        if at_hand(variance) and (variance < -1e-2 * self.eps).any():
+            cure = f"set eps to the one it was trained with, now {self.eps}"
+            raise ValueError(f"running_std must be at least sqrt(eps); {cure}")
+        layer.load_state_dict({**state, "running_var": variance.clamp(min=0)})
+        return layer.train(self.training)
+
+
+def at_step(limit, counter):
+    """Return a limit, or what its schedule says of the step in the counter."""
+    if not callable(limit):
+        return limit
+    return limit(0 if counter.is_meta else int(counter))
+
+
+class BatchRenorm(RenormCheckpoints):
+    """The forward pass of `BatchRenorm1d`, `BatchRenorm2d` and `BatchRenorm3d`."""
+
+    dimensions, batch_norm = (), None  # of the input; the layer of `as_batch_norm`
+
+    def forward(self, input):
+        """Return the normalized input; in training, update the running statistics."""
+        if isinstance(input, torch.Tensor) and input.ndim not in self.dimensions:
+            wanted = " or ".join(f"{n}D" for n in self.dimensions)
+            raise ValueError(f"expected {wanted} input (got {input.ndim}D input)")
+        counter, momentum, limits = self.num_batches_tracked, self.momentum, (1, 0)
+        if self.training:
+            limits = [at_step(limit, counter) for limit in (self.rmax, self.dmax)]
+        if momentum is None:  # the cumulative average: every batch weighs the same
+            momentum = 1 / (float(counter) + 1) if self.training else 0.0
+        state = self.running_mean, self.running_std, self.weight, self.bias
+        how = self.training, momentum, self.eps, *limits
+        y = batch_renorm(input, *state, *how)
+        if self.training:  # last: a batch that raised an error does not count
+            counter.add_(1)
+        return y
+
+
+class RenormUpkeep(BatchRenorm):
+    """What else a layer of torch.nn can do: start anew, and print itself."""
+
+    def reset_running_stats(self):
+        """Set the running mean to 0, the running std to 1, the counter to 0."""
+        self.running_mean.zero_(), self.running_std.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def reset_parameters(self):
+        """Forget everything: the running statistics, weight 1, bias 0."""
+        self.reset_running_stats()
+        for p, value in ((self.weight, 1), (self.bias, 0)):
+            if p is not None:
+                torch.nn.init.constant_(p, value)
+
+    def extra_repr(self):
+        limits = (getattr(v, "__name__", v) for v in (self.rmax, self.dmax))
+        text = "{}, eps={}, momentum={}, affine={}, bias={}, rmax={}, dmax={}"
+        state = self.num_features, self.eps, self.momentum, self.affine
+        return text.format(*state, self.bias is not None, *limits)
+
+
+class BatchRenorm1d(RenormUpkeep):
+    """Batch renormalization of (N, C) or (N, C, L).
+
+    training:   y = weight (r xhat + d) + bias, with xhat of the batch and
+                r = clip(std / running_std, 1/rmax, rmax)
+                d = clip((mean - running_mean) / running_std, -dmax, dmax)
+    evaluation: y = weight (x - running_mean) / running_std + bias
+
+    std is sqrt(var + eps) of the batch, biased, and running_std its average. Arguments
+    as in torch.nn.BatchNorm1d (track_running_stats must be True), and rmax, dmax:
+    numbers, or functions of the step (`num_batches_tracked`). By default they are the
+    paper's `rmax_schedule` and `dmax_schedule`, which are plain batch norm for the
+    first 5,000 steps: shorter trainings want limits of their own. A function reads the
+    counter, for which a GPU is waited for; numbers do not. momentum is the weight of
+    the NEW batch.
+    State: weight, bias, running_mean, running_std, num_batches_tracked. A batch norm's
+    state_dict loads, see chapter 13; `as_batch_norm` is the way back.
+    Raises what `bnlib.nn.functional.batch_renorm` raises. Source: Ioffe 2017.
+    """
+
+    dimensions, batch_norm = (2, 3), BatchNorm1d
+
+
+class BatchRenorm2d(RenormUpkeep):
+    """Batch renormalization of (N, C, H, W): statistics over N, H and W.
+
+    All else is as in `BatchRenorm1d`. Source: Ioffe 2017.
+    """
+
+    dimensions, batch_norm = (4,), BatchNorm2d
+
+
+class BatchRenorm3d(RenormUpkeep):
+    """Batch renormalization of (N, C, D, H, W): statistics over N, D, H and W.
+
+    All else is as in `BatchRenorm1d`. Source: Ioffe 2017.
+    """
+
+    dimensions, batch_norm = (5,), BatchNorm3d

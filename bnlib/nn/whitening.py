@@ -1,0 +1,158 @@
+"""Chapter 2, Whitening: chapters/02_whitening.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/02_whitening.html of the book.
+"""
+
+import torch
+from torch import nn
+
+from bnlib.gradient_checking import check_floats, check_like, check_number, check_shape
+from bnlib.whitening import newton_schulz
+
+__all__ = [
+    "InverseRoot",
+    "group_moments",
+    "check_options",
+    "decorrelate",
+    "decorrelated_batch_norm",
+    "DecorrelatedBatchNorm",
+]
+
+
+class InverseRoot(torch.autograd.Function):
+    """The inverse square root of symmetric, positive definite matrices (..., C, C).
+
+    W = U Lambda^(-1/2) U^T;  dSigma = U (K o (U^T sym(dW) U)) U^T, as in
+    `zca_whiten_backward`, finite also where eigenvalues coincide. Source: chapter 2.
+    """
+
+    @staticmethod
+    def forward(ctx, sigma):
+        values, vectors = torch.linalg.eigh(sigma)
+        if not (values > 0).all():
+            cure = "pass a larger eps, more values, or a larger num_groups"
+            raise ValueError(f"a covariance is singular, its root not finite; {cure}")
+        root = values.sqrt()
+        ctx.save_for_backward(root, vectors)
+        return vectors / root.unsqueeze(-2) @ vectors.mT
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dw):
+        root, vectors = ctx.saved_tensors
+        row, column = root.unsqueeze(-1), root.unsqueeze(-2)
+        kernel = -1 / (row * column * (row + column))
+        inner = vectors.mT @ (dw + dw.mT) @ vectors / 2
+        return vectors @ (kernel * inner) @ vectors.mT
+
+
+def group_moments(x):
+    """Return mean and (biased) covariance of groups of channels.
+
+    x : tensor (G, c, M), M values of each of the c channels of G groups. Returns
+    (G, c, 1) and (G, c, c). Raises ValueError unless M > c + 1: of fewer values every
+    whitening is the same up to a rotation, whatever they are. Source: chapter 2.
+    """
+    _, channels, m = x.shape
+    if m <= channels + 1:
+        least = f"more than {channels + 1} values per channel, got {m}"
+        cure = "pass larger batches or a larger num_groups"
+        raise ValueError(f"groups of {channels} channels need {least}; {cure}")
+    mean = x.mean(-1, keepdim=True)
+    return mean, (x - mean) @ (x - mean).mT / m
+
+
+def check_options(num_features, num_groups, momentum, eps):
+    """Raise a ValueError with a cure for options that make no layer."""
+    check_number("momentum", momentum, 0, 1, 0.1)
+    check_number("eps", eps, 0, float("inf"), 1e-5)
+    whole = all(isinstance(n, int) and n > 0 for n in (num_features, num_groups))
+    if not whole or num_features % num_groups:
+        what = f"got num_features={num_features!r}, num_groups={num_groups!r}"
+        cure = "pass a divisor of num_features"
+        raise ValueError(f"channels must be divisible into groups, {what}; {cure}")
+
+
+def decorrelate(x, mean, sigma, eps, iterations=None):
+    """Return (sigma + eps I)^(-1/2) (x - mean) for groups of channels.
+
+    x : (G, c, M). mean : (G, c, 1). sigma : (G, c, c). iterations : of Newton-Schulz;
+    None takes the exact root, by eigenvectors. Source: Huang et al. 2018 and 2019.
+    """
+    sigma = sigma + eps * torch.eye(sigma.shape[-1], dtype=x.dtype, device=x.device)
+    if iterations is None:
+        return InverseRoot.apply(sigma) @ (x - mean)
+    return newton_schulz(sigma, iterations=iterations) @ (x - mean)
+
+
+def decorrelated_batch_norm(
+    input, running_mean, running_covariance, weight=None, bias=None,
+    training=False, momentum=0.1, eps=1e-5, num_groups=1, iterations=None,
+):  # fmt: skip
+    """Whiten groups of channels; see `DecorrelatedBatchNorm`, of which this is all.
+
+    Running averages are updated in place in training, with the unbiased covariance,
+    after everything else has succeeded.
+    """
+    check_floats("input", input, min_ndim=2, layout="(N, C) or (N, C, ...)")
+    check_like("input", input, running_mean, "running_mean")
+    if input.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"input must be float32 or float64, got {input.dtype}; convert")
+    channels = (len(input), len(running_mean), *input.shape[2:])
+    check_shape("input", input, channels, "the layer has so many num_features")
+    x = input.transpose(0, 1).reshape(num_groups, len(running_mean) // num_groups, -1)
+    mean, sigma = running_mean.reshape(*x.shape[:2], 1), running_covariance
+    if training:
+        mean, sigma = group_moments(x)
+    y = decorrelate(x, mean, sigma, eps, iterations)
+    y = y.reshape(input.transpose(0, 1).shape).transpose(0, 1)
+    if training:
+        unbiased = sigma.detach() * (x.shape[-1] / (x.shape[-1] - 1))
+        running_mean.lerp_(mean.detach().flatten(), momentum)
+        running_covariance.lerp_(unbiased, momentum)
+    shape = 1, -1, *[1] * (y.ndim - 2)
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+class DecorrelatedBatchNorm(nn.Module):
+    """Whiten groups of channels over the batch, then scale and shift every channel.
+
+    y = weight (Sigma + eps I)^(-1/2) (x - mean) + bias, Sigma and mean of the batch in
+    training, running averages in evaluation
+
+    num_features : C. num_groups : G, channels are whitened C / G at a time; with G = C
+    this is batch normalization. momentum : weight of the new batch; the covariance is
+    stored unbiased. affine : whether there are weight and bias. iterations : None for
+    the exact root (once differentiable), a number for Newton-Schulz. Input and output
+    (N, C, ...), more than C / G + 1 values per channel in training; parameters, buffers
+    and input have one dtype, float32 or float64. Raises ValueError and TypeError for
+    anything else, before running averages are touched.
+    Source: Huang et al. 2018, 2019 (who average the root; we average the covariance).
+    """
+
+    def __init__(
+        self, num_features, num_groups=1, eps=1e-5, momentum=0.1, affine=True, *,
+        iterations=None, device=None, dtype=None,
+    ):  # fmt: skip
+        super().__init__()
+        check_options(num_features, num_groups, momentum, eps)
+        self.num_features, self.num_groups = num_features, num_groups
+        self.eps, self.momentum, self.iterations = eps, momentum, iterations
+        make = {"device": device, "dtype": dtype}
+        for name, start in (("weight", torch.ones), ("bias", torch.zeros)):
+            value = nn.Parameter(start(num_features, **make)) if affine else None
+            self.register_parameter(name, value)
+        eyes = torch.eye(num_features // num_groups, **make).repeat(num_groups, 1, 1)
+        self.register_buffer("running_mean", torch.zeros(num_features, **make))
+        self.register_buffer("running_covariance", eyes)
+
+    def extra_repr(self):
+        return f"{self.num_features}, {self.num_groups}, iterations={self.iterations}"
+
+    def forward(self, input):
+        """Return the whitened input; in training, update the running averages."""
+        state = self.running_mean, self.running_covariance, self.weight, self.bias
+        how = self.training, self.momentum, self.eps, self.num_groups, self.iterations
+        return decorrelated_batch_norm(input, *state, *how)

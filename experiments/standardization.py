@@ -1,0 +1,299 @@
+"""Gülçehre and Bengio's standardization layer beside batch normalization, on MNIST.
+
+The comparison that §5 of Ioffe and Szegedy (2015) describes and does not make. In the
+network of §4.1, between two linear maps: no normalization; standardization before or
+after the nonlinearity, without scale and shift; batch normalization, with them, before
+or after. Each with sigmoids and with ReLUs. Each network has the learning rate that is
+best on held-out images, and is then trained longer with other seeds.
+
+    python -m experiments.standardization
+
+A few seconds per run of the sweep, about 12 s per longer run, on one idle core.
+"""
+
+import argparse
+import copy
+import statistics
+from itertools import pairwise, product
+
+import torch
+from torch import nn
+
+from experiments import mnist_mlp, runner
+from experiments.mnist_mlp import Training, accuracy, load
+from experiments.mnist_tuned import IMAGES, spread, steps_to, words
+from experiments.provenance import RESULTS, provenance, rounded, write
+
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
+NETWORKS = (
+    "none",
+    "standardize_before",
+    "standardize_after",
+    "batch_norm_before",
+    "batch_norm_after",
+)
+GAINS = {"sigmoid": 1.0, "relu": 2**0.5}
+CONFIG = {
+    **{k: v for k, v in mnist_mlp.CONFIG.items() if k != "activation"},
+    "activations": list(ACTIVATIONS),
+    "networks": list(NETWORKS),
+    "training_images": IMAGES,
+    "validation_images": "the last 10,000 training images",
+    "init": "weights N(0, gain^2 / fan_in), gain 1 with sigmoids and sqrt(2) with "
+    "ReLUs, biases 0, gamma 1, beta 0",
+    "lrs": [0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+    "rule": "the highest validation accuracy at the end of the sweep run, mean over "
+    "the sweep seeds; among equals the smaller lr",
+}
+LEVELS = (0.9, 0.95, 0.97)
+QUANTILES = [i / 20 for i in range(1, 20)]
+EARLY = 1000  # the step from which on the shape of a distribution is followed
+
+DEFINITIONS = {
+    "network": "none; standardize: (z - mean) / sqrt(var + eps) of each unit over the "
+    "batch, before or after the nonlinearity; batch_norm: the same and a learned scale "
+    "and shift. With a normalization before the nonlinearity the linear maps have no "
+    "bias, otherwise they have one",
+    "sweep": "one run for each network, lr and sweep seed; validation_accuracy: "
+    "fraction of the 10,000 held-out images after the last step, running statistics "
+    "where there are any; [activation][network][i][j] belongs to lrs[i] and seeds[j]",
+    "chosen": "the learning rate of each network that the rule of config selects",
+    "steps": "the number of updates after which the longer runs were looked at: 0, and "
+    "from 30 on 24 per factor of ten",
+    "evaluation batch": "every twentieth of the 50,000 training images, normalized by "
+    "its own statistics; for what is said of the last hidden layer: off, skewness, "
+    "kurtosis (at the end of a run) and shape_change",
+    "test_accuracy": "the fraction of the 10,000 test images that is classified "
+    "correctly, running statistics; final_: at the end",
+    "batch_test_accuracy": "the same at the end, when the test images come in batches "
+    "of 60 that are normalized by their own statistics",
+    "steps_to": "the first recorded step with at least that test accuracy, null if "
+    "there is none; median, min and max over the seeds that have one",
+    "off": "fraction of the nonlinearity's outputs that are 0, for sigmoids below 0.05",
+    "skewness, kurtosis": "the size of the third moment, and the fourth, of a unit's "
+    "standardized values, mean over the units (Gaussian: 0 and 3); input, output: of "
+    "the nonlinearity; units that are constant are left out",
+    "shape_change": "how far the distribution of a unit, standardized, moves from "
+    "step 1,000 (the first step recorded from there on) to the end: mean absolute "
+    "difference of its 5th, 10th ... 95th percentile, mean over the units; input, "
+    "output: of the nonlinearity",
+    "summary": "per activation and network over the seeds: the values in the order of "
+    "the seeds, their mean and sample standard deviation (null for one seed)",
+}
+
+
+def network(activation, kind, seed):
+    """The network; all kinds have the same initial weights."""
+    generator = torch.Generator().manual_seed(seed)
+    method, _, where = kind.rpartition("_")
+    options = {"eps": CONFIG["eps"], "momentum": CONFIG["running_momentum"]}
+    layers = []
+    for fan_in, fan_out in pairwise([784, *CONFIG["hidden"], 10]):
+        hidden = fan_out != 10
+        linear = nn.Linear(fan_in, fan_out, bias=not hidden or where != "before")
+        scale = (GAINS[activation] if hidden else 1.0) * fan_in**-0.5
+        nn.init.normal_(linear.weight, std=scale, generator=generator)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+        layers.append(linear)
+        if hidden:
+            block = [ACTIVATIONS[activation]()]
+            if method:
+                affine = method == "batch_norm"
+                norm = nn.BatchNorm1d(fan_out, affine=affine, **options)
+                block.insert(0 if where == "before" else 1, norm)
+            layers += block
+    return nn.Sequential(*layers)
+
+
+class Standardized(Training):
+    """Train one network: settings activation, network, seed, lr, images, steps."""
+
+    def build(self):
+        setting = self.setting
+        return network(setting["activation"], setting["network"], setting["seed"])
+
+
+class Validated(Standardized):
+    """A run of the sweep: its accuracy on the held-out images when it ends."""
+
+    def measure(self):
+        return accuracy(self.model, *self.held_out)
+
+    def result(self, records):
+        return {**self.setting, "validation_accuracy": records[-1]}
+
+
+class Observed(Standardized):
+    """A longer run, whose last hidden layer is looked at."""
+
+    recorded = (0, *(step for step in mnist_mlp.Timed.recorded if step >= 30))
+
+    def measure(self):
+        probe = copy.deepcopy(self.model)
+        record = {"test_accuracy": accuracy(probe, *self.test)}
+        return record | shapes(probe.train(), self.train[0][::20])
+
+    def result(self, records):
+        own = batch_accuracy(copy.deepcopy(self.model).train(), *self.test)
+        found = summarise_run(self.setting, self.at, records)
+        return {**found, "batch_test_accuracy": own}
+
+
+def batch_accuracy(model, images, labels):
+    """The fraction classified correctly when each batch has its own statistics."""
+    with torch.no_grad():
+        parts = [model(part) for part in images.split(CONFIG["batch"])]
+    return (torch.cat(parts).argmax(1) == labels).sum().item() / len(labels)
+
+
+def shapes(model, images):
+    """What the last nonlinearity is given and puts out, for each of its units."""
+    kinds = tuple(ACTIVATIONS.values())
+    last = max(i for i, layer in enumerate(model) if isinstance(layer, kinds))
+    with torch.no_grad():
+        z = model[:last](images)
+        a = model[last](z)
+    level = 0.05 if isinstance(model[last], nn.Sigmoid) else 0.0
+    found = {"off": (a <= level).float().mean().item()}
+    rows = [round(level * (len(z) - 1)) for level in QUANTILES]
+    for side, values in (("input", z), ("output", a)):
+        moved = values - values.mean(0)
+        sd = moved.square().mean(0).sqrt()
+        x = moved / torch.where(sd > 1e-6, sd, torch.nan)  # constant units: nan
+        found[side] = {
+            "quantiles": x.sort(0).values[rows],
+            "skewness": x.pow(3).mean(0).abs().nanmean().item(),
+            "kurtosis": x.pow(4).mean(0).nanmean().item(),
+        }
+    return found
+
+
+def summarise_run(setting, at, records):
+    """One longer run as it goes into the results file."""
+    first = next(i for i, step in enumerate(at) if step >= min(EARLY, at[-1]))
+    end = records[-1]
+    result = {key: setting[key] for key in ("activation", "network", "seed", "lr")}
+    result["test_accuracy"] = [record["test_accuracy"] for record in records]
+    result["off"] = end["off"]
+    for side in ("input", "output"):
+        change = end[side]["quantiles"] - records[first][side]["quantiles"]
+        result[side] = {
+            "skewness": end[side]["skewness"],
+            "kurtosis": end[side]["kurtosis"],
+            "shape_change": change.abs().mean(0).nanmean().item(),
+        }
+    return result
+
+
+def summarise(steps, runs):
+    """The headline numbers of the longer runs, per activation and network."""
+    summary = {activation: {} for activation in ACTIVATIONS}
+    for activation, kind in product(ACTIVATIONS, NETWORKS):
+        key = (activation, kind)
+        own = [run for run in runs if (run["activation"], run["network"]) == key]
+        found = {
+            "final_test_accuracy": spread([run["test_accuracy"][-1] for run in own]),
+            "steps_to": {str(level): steps_to(level, steps, own) for level in LEVELS},
+        }
+        for name in ("batch_test_accuracy", "off"):
+            found[name] = spread([run[name] for run in own])
+        for side in ("input", "output"):
+            found[side] = {
+                name: spread([run[side][name] for run in own]) for name in own[0][side]
+            }
+        summary[activation][kind] = found
+    return summary
+
+
+def choose(means):
+    """The rule of CONFIG; means[i]: mean validation accuracy at lrs[i]."""
+    pairs = zip(CONFIG["lrs"], means, strict=True)
+    settings = [{"lr": lr, "validation_accuracy": mean} for lr, mean in pairs]
+    return max(settings, key=lambda setting: setting["validation_accuracy"])
+
+
+def sweep(options):
+    """Try every learning rate on the held-out images."""
+    lrs, seeds = CONFIG["lrs"], options.sweep_seeds
+    common = {"images": IMAGES, "steps": options.sweep_steps}
+    settings = [
+        {"activation": activation, "network": kind, "lr": lr, "seed": seed, **common}
+        for activation, kind, lr, seed in product(ACTIVATIONS, NETWORKS, lrs, seeds)
+    ]
+    runs, seconds = runner.run_all(Validated, settings, load, options, "sweep")
+    seen = iter([run["validation_accuracy"] for run in runs])
+    grids = {
+        activation: {
+            kind: [[next(seen) for _ in seeds] for _ in lrs] for kind in NETWORKS
+        }
+        for activation in ACTIVATIONS
+    }
+    means = {
+        activation: {
+            kind: [statistics.fmean(values) for values in grid]
+            for kind, grid in of_kind.items()
+        }
+        for activation, of_kind in grids.items()
+    }
+    found = {
+        "lrs": lrs,
+        "seeds": seeds,
+        "validation_accuracy": grids,
+        "mean_validation_accuracy": means,
+    }
+    return found, settings, seconds
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    runner.add_options(parser, RESULTS / "standardization.json", steps=10_000)
+    parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[10, 11])
+    parser.add_argument("--sweep-steps", type=runner.positive, default=3_000)
+    options = parser.parse_args(arguments)
+
+    swept, sweep_settings, sweep_seconds = sweep(options)
+    chosen = {
+        activation: {kind: choose(means) for kind, means in of_kind.items()}
+        for activation, of_kind in swept["mean_validation_accuracy"].items()
+    }
+    settings = [
+        {
+            "activation": activation,
+            "network": kind,
+            "lr": chosen[activation][kind]["lr"],
+            "seed": seed,
+            "images": IMAGES,
+            "steps": options.steps,
+        }
+        for seed, activation, kind in product(options.seeds, ACTIVATIONS, NETWORKS)
+    ]
+    runs, seconds = runner.run_all(Observed, settings, load, options, "longer runs")
+    steps = [s for s in Observed.recorded if s < options.steps] + [options.steps]
+
+    facts = {"steps": options.steps, "sweep_steps": options.sweep_steps}
+    command = (
+        f"python -m experiments.standardization --seeds {words(options.seeds)}"
+        f" --sweep-seeds {words(options.sweep_seeds)}"
+        f" --steps {options.steps} --sweep-steps {options.sweep_steps}"
+    )
+    seconds += sweep_seconds
+    result = {
+        "provenance": provenance(
+            command, {**CONFIG, **facts}, options.seeds, ["mnist"], seconds=seconds
+        ),
+        "definitions": DEFINITIONS,
+        "sweep": swept,
+        "chosen": chosen,
+        "steps": steps,
+        "summary": summarise(steps, runs),
+        "runs": runs,
+    }
+    write(options.out, rounded(result))
+    runner.forget(Validated, sweep_settings, options)
+    runner.forget(Observed, settings, options)
+    print(f"wrote {options.out.name}")
+
+
+if __name__ == "__main__":
+    runner.start(main)

@@ -1,0 +1,207 @@
+"""Local response normalization against PyTorch's and ONNX's samples, and its errors."""
+
+import numpy as np
+import onnx.backend.test.case.node as onnx_cases
+import onnx.backend.test.case.node.lrn  # noqa: F401  registers its cases
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx.helper import get_node_attr_value
+from torch import nn
+from torch.func import jvp, vmap
+from torch.testing import assert_close
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_modules import module_db
+
+import bnlib
+from bnlib.gradient_checking import gradcheck
+from bnlib.nn import LocalResponseNorm
+from bnlib.nn.functional import local_response_norm as functional
+
+MODULES = [info for info in module_db if info.module_cls is nn.LocalResponseNorm]
+FUNCTIONS = [op for op in op_db if op.name == "nn.functional.local_response_norm"]
+CASES = {
+    case.name: case
+    for case in onnx_cases._NodeTestCases
+    if case.model.graph.node[0].op_type == "LRN"
+}
+assert MODULES and FUNCTIONS and len(CASES) >= 2
+exact = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+SIZES = [1, 2, 3, 4, 5, 8, 30]
+
+
+def answers(function, x, *args, **kwargs):
+    x = x.detach().clone().requires_grad_()
+    y = function(x, *args, **kwargs)
+    dy = (torch.arange(y.numel()).reshape(y.shape) % 7 - 2).to(y)
+    return [y.detach(), *torch.autograd.grad(y, x, dy)]
+
+
+@exact
+@pytest.mark.parametrize("training", [True, False])
+def test_every_sample_of_module_db(dtype, training):
+    for info in MODULES:
+        samples = info.module_inputs_func(
+            info, "cpu", dtype, requires_grad=True, training=training
+        )
+        for sample in samples:
+            given = sample.constructor_input
+            layers = [
+                kind(*given.args, **given.kwargs).train(training)
+                for kind in (LocalResponseNorm, nn.LocalResponseNorm)
+            ]
+            assert repr(layers[0]) == repr(layers[1])
+            (x,) = sample.forward_input.args
+            assert_close(*(answers(layer, x) for layer in layers))
+    assert samples
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_every_sample_of_op_db(dtype):
+    count = 0
+    for op in FUNCTIONS:
+        for sample in op.sample_inputs("cpu", dtype, requires_grad=True):
+            given = sample.input, *sample.args
+            pair = (functional, F.local_response_norm)
+            found = [answers(f, *given, **sample.kwargs) for f in pair]
+            wide = answers(F.local_response_norm, given[0].double(), *given[1:],
+                           **sample.kwargs)  # fmt: skip
+            for ours, theirs, true in zip(*found, wide, strict=True):
+                assert ours.dtype == theirs.dtype == dtype
+                if (
+                    dtype is torch.bfloat16 and ours.numel()
+                ):  # summed in float32: nearer to the truth
+                    error, their_error = (a - true for a in (ours, theirs))
+                    assert error.abs().max() <= 1.01 * their_error.abs().max() + 1e-6
+                else:
+                    assert_close(ours, theirs)
+            count += 1
+    assert count >= 5
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", [(2, 6, 3), (2, 1, 3, 2), (3, 5, 2, 1, 2)], ids=str)
+def test_arrays_tensors_and_pytorch_agree(size, shape):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=shape), rng.normal(size=shape)
+    given = {"alpha": 0.7, "beta": 0.6, "k": 1.5}
+    y, cache = bnlib.local_response_norm(x, size=size, **given)
+    dx = bnlib.local_response_norm_backward(dy, cache)
+    leaf = torch.tensor(x, requires_grad=True)
+    theirs = F.local_response_norm(leaf, size, **given)
+    theirs.backward(torch.tensor(dy))
+    np.testing.assert_allclose(y, theirs.detach(), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(dx, leaf.grad, rtol=1e-12, atol=1e-13)
+    y_t, cache = bnlib.local_response_norm(torch.tensor(x), size=size, **given)
+    np.testing.assert_allclose(y_t, y, rtol=1e-14)
+    dx_t = bnlib.local_response_norm_backward(torch.tensor(dy), cache)
+    np.testing.assert_allclose(dx_t, dx, rtol=1e-12, atol=1e-14)
+    errors = gradcheck(
+        lambda x: bnlib.local_response_norm(x, size=size, **given)[0],
+        lambda dy, x: bnlib.local_response_norm_backward(
+            dy, bnlib.local_response_norm(x, size=size, **given)[1]
+        ),
+        x,
+    )
+    assert max(errors) < 1e-7
+
+
+def test_the_layer_in_transforms_and_twice_differentiated():
+    torch.manual_seed(0)
+    x, v = torch.randn(2, 2, 5, 3, 2, dtype=torch.float64)
+    layer = LocalResponseNorm(4, alpha=1.0)
+    assert torch.autograd.gradcheck(layer, x.clone().requires_grad_())
+    assert torch.autograd.gradgradcheck(layer, x.clone().requires_grad_())
+    theirs = nn.LocalResponseNorm(4, alpha=1.0)
+    assert_close(jvp(layer, (x,), (v,)), jvp(theirs, (x,), (v,)))
+    many = torch.stack([x, v])
+    assert_close(vmap(layer)(many), torch.stack([theirs(x), theirs(v)]))
+    given, kept = x.clone(), x.clone()
+    layer(given), bnlib.local_response_norm(given, size=3)
+    assert torch.equal(given, kept)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_onnx_case(name):
+    """ONNX's window of an even size leans the other way; its cases have odd sizes."""
+    case = CASES[name]
+    node = case.model.graph.node[0]
+    given = {a.name: get_node_attr_value(node, a.name) for a in node.attribute}
+    assert given["size"] % 2
+    for inputs, outputs in case.data_sets:
+        y, _ = bnlib.local_response_norm(
+            *inputs,
+            size=given["size"],
+            alpha=given.get("alpha", 1e-4),
+            beta=given.get("beta", 0.75),
+            k=given.get("bias", 1.0),
+        )
+        assert y.dtype == outputs[0].dtype
+        np.testing.assert_allclose(y, outputs[0], rtol=1e-5, atol=1e-6)
+
+
+X = np.random.default_rng(0).normal(size=(2, 5, 3))
+BAD = {
+    "a list": (TypeError, "x must be", ([[[1.0]]],), {"size": 3}),
+    "whole numbers": (TypeError, "x must hold", (X.astype(int),), {"size": 3}),
+    "two axes": (ValueError, "x must have shape", (X[0],), {"size": 3}),
+    "nan": (ValueError, "x must be finite", (X * np.nan,), {"size": 3}),
+    "size zero": (ValueError, "size must be", (X,), {"size": 0}),
+    "size 2.5": (ValueError, "size must be", (X,), {"size": 2.5}),
+    "size true": (ValueError, "size must be", (X,), {"size": True}),
+    "alpha": (ValueError, "alpha must be", (X,), {"size": 3, "alpha": -1.0}),
+    "k": (ValueError, "k must be", (X,), {"size": 3, "k": -1.0}),
+    "beta": (ValueError, "beta must be", (X,), {"size": 3, "beta": float("nan")}),
+    "zero": (ValueError, "pass a positive k", (0 * X,), {"size": 3, "k": 0}),
+    "beta too large": (ValueError, "beta must be", (X,), {"size": 3, "beta": 1e6}),
+    "overflow": (
+        ValueError,
+        "scale x down",
+        ((1e30 * X).astype("float32"),),
+        {"size": 3},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize(("error", "word", "args", "kwargs"), BAD.values(), ids=BAD)
+def test_bad_input(error, word, args, kwargs):
+    with pytest.raises(error, match=word):
+        bnlib.local_response_norm(*args, **kwargs)
+
+
+def test_bad_input_of_backward_and_layer():
+    _, cache = bnlib.local_response_norm(X, size=3)
+    for dy, error, word in [
+        (X[:1], ValueError, "dy must have shape"),
+        (X.astype("float32"), TypeError, "dy must have"),
+        (torch.tensor(X), TypeError, "dy is from torch"),
+    ]:
+        with pytest.raises(error, match=word):
+            bnlib.local_response_norm_backward(dy, cache)
+    for function in (functional, F.local_response_norm):
+        with pytest.raises(ValueError, match="Expected 3D or higher"):
+            function(torch.ones(2, 3), 3)
+    for size in (0, 2.5, "5", True):
+        with pytest.raises(ValueError, match="size must be a whole number"):
+            functional(torch.ones(2, 3, 1), size)
+    for x in (torch.ones(2, 3, 1, dtype=int), np.ones((2, 3, 1))):
+        with pytest.raises(TypeError, match="must be a floating-point tensor, got"):
+            LocalResponseNorm(3)(x)
+    with pytest.raises(ValueError, match="cache must be what"):
+        bnlib.local_response_norm_backward(X, (1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_summed_in_float32(dtype):
+    x = (1e3 * torch.tensor(X)).to(dtype)  # the squares overflow float16
+    options = {"size": 3, "alpha": 1e-4}
+    y, cache = bnlib.local_response_norm(x, **options)
+    dx = bnlib.local_response_norm_backward(x, cache)
+    layer = functional(x, **options)
+    wanted, cache = bnlib.local_response_norm(x.double(), **options)
+    slope = bnlib.local_response_norm_backward(x.double(), cache)
+    step = torch.finfo(dtype).eps
+    for ours, exact in ((y, wanted), (layer, wanted), (dx, slope)):
+        assert ours.dtype == dtype
+        assert (ours.double() - exact).abs().max() <= step * exact.abs().max()
