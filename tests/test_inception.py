@@ -366,18 +366,18 @@ def run_small(script, command, folder):
 def test_table_script(clothes, tmp_path, monkeypatch):
     small = {**table.CONFIG, "lrs": [0.01, 0.1]}
     monkeypatch.setattr(table, "CONFIG", small)
-    command = "--seeds 7 --sweep-seeds 8 9 --steps 3 --sweep-steps 1"
-    check_table(run_small(table, command, tmp_path), [7], 3)
+    command = "--seeds 7 --sweep-seeds 8 9 --steps 200 --sweep-steps 2"
+    check_table(run_small(table, command, tmp_path), [7], 200)
 
 
 def test_ablation_script(clothes, tmp_path):
-    result = run_small(inception_ablation, "--seeds 7 8 --steps 2", tmp_path)
-    check_ablation(result, [7, 8], 2)
+    result = run_small(inception_ablation, "--seeds 7 --steps 200", tmp_path)
+    check_ablation(result, [7], 200)
 
 
 def test_ensemble_script(clothes, tmp_path):
-    result = run_small(inception_ensemble, "--seeds 7 8 9 --steps 2", tmp_path)
-    check_ensemble(result, [7, 8, 9])
+    result = run_small(inception_ensemble, "--seeds 7 8 --steps 200", tmp_path)
+    check_ensemble(result, [7, 8])
 
 
 def test_each_ablation_undoes_one_change():

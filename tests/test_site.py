@@ -208,7 +208,7 @@ PHONE_LOOK = """async () => {
     stuck: stuck.map(name),
     rows: all('.pst-scrollable-table-container')
       .filter(e => e.scrollWidth > e.clientWidth)
-      .flatMap(e => all('tr', e)).filter(e => size(e).height > 100).map(name),
+      .flatMap(e => all('tr', e)).filter(e => size(e).height > 160).map(name),
     tiny: all('.bd-article figure img')
       .filter(e => e.naturalWidth > 2.3 * e.naturalHeight && size(e).width < 600)
       .map(e => e.alt),

@@ -103,12 +103,12 @@ def test_standardization_script(tmp_path, monkeypatch):
     small = {**standardization.CONFIG, "lrs": [0.1, 1.0]}
     monkeypatch.setattr(standardization, "CONFIG", small)
     monkeypatch.setattr(standardization, "load", functools.cache(mnist_mlp.load))
-    command = "--seeds 7 --sweep-seeds 8 9 --steps 3 --sweep-steps 2"
+    command = "--seeds 7 --sweep-seeds 8 9 --steps 200 --sweep-steps 20"
     paths = ["--checkpoints", str(tmp_path / "c"), "--out", str(tmp_path / "new.json")]
     standardization.main([*command.split(), *paths])
     result = json.loads((tmp_path / "new.json").read_text())
     check_provenance(result)
-    check_standardization(result, [7], 3)
+    check_standardization(result, [7], 200)
     expected = f"python -m experiments.standardization {command}"
     assert result["provenance"]["command"] == expected
     assert not list((tmp_path / "c").iterdir())
