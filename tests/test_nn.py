@@ -75,14 +75,15 @@ def pair(theirs, ours, *args, **kwargs):
     return reference, layer
 
 
-def steps(layer, *inputs):
+def steps(layer, *inputs, dy=None):
     """Everything that can be seen of some forward and backward passes."""
+    given = dy
     seen = []
     for x in inputs:
         x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         y = layer(x)
         dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
-        y.backward(dy)
+        y.backward(dy if given is None else given)
         seen += [y.detach(), x.grad, *(p.grad.clone() for p in layer.parameters())]
         seen += [buffer.clone() for buffer in layer.buffers()]
     return seen
@@ -94,7 +95,7 @@ def assert_same(ours, theirs, dtype):
         if a is None or b is None:
             assert a is b
         else:
-            assert_close(a, b, **TOLERANCE[dtype], equal_nan=True)
+            assert_close(a, b, **TOLERANCE[dtype.to_real()], equal_nan=True)
 
 
 # --- PyTorch's own samples ------------------------------------------------------------

@@ -14,6 +14,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_nn import (  # noqa: F401  _seed is used by being here
+    TOLERANCE,
+    _seed,
+    assert_same,
+    exact,
+    rand,
+    shaken,
+    steps,
+    train_or_eval,
+)
 from torch import nn
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 from torch.testing import assert_close
@@ -35,14 +45,6 @@ FUNCTIONS = {
 OPERATORS = [op for op in op_db if op.name in FUNCTIONS]
 NATIVE = {"native_layer_norm": "layer_norm", "native_group_norm": "group_norm"}
 assert len(MODULES) == 6 and {op.name for op in OPERATORS} == set(FUNCTIONS)
-TOLERANCE = {
-    torch.float64: {"rtol": 1e-11, "atol": 1e-11},
-    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
-    torch.bfloat16: {"rtol": 1.6e-2, "atol": 1e-2},
-    torch.float16: {"rtol": 2e-3, "atol": 2e-3},
-    torch.complex128: {"rtol": 1e-11, "atol": 1e-11},
-    torch.complex64: {"rtol": 1e-5, "atol": 1e-5},
-}
 # name: how to build the layer with either library, and an input for it
 BUILT = {
     "LayerNorm": (lambda lib, **k: lib.LayerNorm((3, 4), **k), (5, 2, 3, 4)),
@@ -74,29 +76,6 @@ every_layer = pytest.mark.parametrize(
 )
 every_built = pytest.mark.parametrize("name", BUILT)
 every_operator = pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
-exact = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-train_or_eval = pytest.mark.parametrize(
-    "training", [True, False], ids=["train", "eval"]
-)
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
-def rand(*shape, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype)
-
-
-def shaken(layer):
-    """The layer with parameters and running statistics that are not 0 and 1."""
-    with torch.no_grad():
-        for name, tensor in layer.state_dict().items():
-            if tensor.is_floating_point():
-                value = torch.randn(tensor.shape, dtype=torch.float64)
-                tensor.copy_(value.abs() + 0.5 if name == "running_var" else value)
-    return layer
 
 
 def pair(name, **options):
@@ -107,35 +86,12 @@ def pair(name, **options):
     return reference, layer, shape
 
 
-def steps(layer, *inputs, dy=None):
-    """Everything that can be seen of some forward and backward passes."""
-    given = dy
-    seen = []
-    for x in inputs:
-        x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-        y = layer(x)
-        dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
-        y.backward(dy if given is None else given)
-        seen += [y.detach(), x.grad, *(p.grad.clone() for p in layer.parameters())]
-        seen += [buffer.clone() for buffer in layer.buffers()]
-    return seen
-
-
-def assert_same(ours, theirs, dtype):
-    assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        if a is None or b is None:
-            assert a is b
-        else:
-            assert_close(a, b, **TOLERANCE[dtype], equal_nan=True)
-
-
 def assert_as_good(ours, theirs, exact, dtype):
     """Ours agrees with theirs, or is nearer to what float64 says than theirs is."""
     assert len(ours) == len(theirs) == len(exact)
     for a, b, right in zip(ours, theirs, exact, strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape
-        if not torch.allclose(a, b, **TOLERANCE[dtype], equal_nan=True):
+        if not torch.allclose(a, b, **TOLERANCE[dtype.to_real()], equal_nan=True):
             assert (a.isnan() == b.isnan()).all()
             off, theirs_off = ((c - right).abs().nan_to_num().max() for c in (a, b))
             assert off <= theirs_off, f"off by {off}, torch by {theirs_off}"
@@ -212,7 +168,9 @@ def with_its_eps(op, sample, dtype):
 
 
 @every_operator
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(
+    "dtype", [*TOLERANCE, torch.complex64, torch.complex128], ids=str
+)
 def test_every_sample_of_op_db(op, dtype):
     if dtype not in op.dtypes:
         assert dtype.is_complex and "rms" not in op.name  # torch has no samples either
