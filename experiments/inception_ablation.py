@@ -13,8 +13,8 @@ from itertools import product
 
 from experiments import inception, runner
 from experiments.inception import BEFORE, CHANGES, Training
-from experiments.inception_table import VARIANTS, spread, words
-from experiments.provenance import RESULTS, provenance, rounded, write
+from experiments.inception_table import VARIANTS
+from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
 
 FULL = VARIANTS["BN-x5"]
 ROWS = {
@@ -74,10 +74,9 @@ def main(arguments=None):
         {"row": row, "seed": seed, **run}
         for (seed, row), run in zip(pairs, found, strict=True)
     ]
-    command = f"--seeds {words(options.seeds)} --steps {options.steps}"
     result = {
         "provenance": provenance(
-            f"python -m experiments.inception_ablation {command}",
+            command("inception_ablation", options),
             {**CONFIG, "steps": options.steps},
             options.seeds,
             ["fashion-mnist"],

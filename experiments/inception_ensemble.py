@@ -16,8 +16,8 @@ import torch
 
 from experiments import inception, runner
 from experiments.inception import Training
-from experiments.inception_table import VARIANTS, spread, words
-from experiments.provenance import RESULTS, provenance, rounded, write
+from experiments.inception_table import VARIANTS
+from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
 
 DIFFERENCES = [
     {"dropout": 0.05, "init_scale": 1, "per_activation": False},
@@ -91,10 +91,9 @@ def main(arguments=None):
     members, seconds = runner.run_all(Member, settings, inception.load, options)
     found = ensembles(members)
     single = [member["test_accuracy"] for member in members]
-    command = f"--seeds {words(options.seeds)} --steps {options.steps}"
     result = {
         "provenance": provenance(
-            f"python -m experiments.inception_ensemble {command}",
+            command("inception_ensemble", options),
             {**CONFIG, "steps": options.steps},
             options.seeds,
             ["fashion-mnist"],

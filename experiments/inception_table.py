@@ -18,7 +18,7 @@ from itertools import product
 
 from experiments import inception, runner
 from experiments.inception import AFTER, BEFORE, PLAIN, Swept, Training
-from experiments.provenance import RESULTS, provenance, rounded, write
+from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
 
 RECIPES = {"before": BEFORE, "after": AFTER}
 KINDS = {
@@ -83,11 +83,6 @@ def choose(swept):
         for recipe in RECIPES
     ]
     return max(settings, key=lambda setting: setting["validation_accuracy"])
-
-
-def spread(values):
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    return {"per_seed": values, "mean": statistics.fmean(values), "sd": sd}
 
 
 def median_step(steps):
@@ -170,14 +165,9 @@ def main(arguments=None):
     ]
     at = [*range(Training.every, options.steps, Training.every), options.steps]
     facts = {"steps": options.steps, "sweep_steps": options.sweep_steps}
-    command = (
-        f"python -m experiments.inception_table --seeds {words(options.seeds)}"
-        f" --sweep-seeds {words(options.sweep_seeds)}"
-        f" --steps {options.steps} --sweep-steps {options.sweep_steps}"
-    )
     result = {
         "provenance": provenance(
-            command,
+            command("inception_table", options),
             {**CONFIG, **facts},
             options.seeds,
             ["fashion-mnist"],
@@ -194,10 +184,6 @@ def main(arguments=None):
     runner.forget(Swept, sweep_settings, options)
     runner.forget(Training, once, options)
     print(f"wrote {options.out.name}")
-
-
-def words(numbers):
-    return " ".join(map(str, numbers))
 
 
 if __name__ == "__main__":

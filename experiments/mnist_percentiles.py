@@ -10,11 +10,10 @@ About 45 s per run on one core, two runs (with and without) per seed.
 """
 
 import argparse
-import statistics
 
 from experiments import mnist_mlp, runner
 from experiments.mnist_mlp import NETWORKS, Observed
-from experiments.provenance import RESULTS, provenance, rounded, write
+from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
 
 CONFIG = {
     **mnist_mlp.CONFIG,
@@ -65,14 +64,7 @@ def summarise(at, runs):
         if 1000 in at:
             early = at.index(1000)
             values["test_accuracy_at_1000"] = [r["test_accuracy"][early] for r in own]
-        summary[kind] = {
-            name: {
-                "per_seed": of_seeds,
-                "mean": statistics.fmean(of_seeds),
-                "sd": statistics.stdev(of_seeds) if len(of_seeds) > 1 else None,
-            }
-            for name, of_seeds in values.items()
-        }
+        summary[kind] = {name: spread(of_seeds) for name, of_seeds in values.items()}
     return summary
 
 
@@ -93,11 +85,9 @@ def main(arguments=None):
     ]
     runs, seconds = runner.run_all(Observed, settings, mnist_mlp.load, options)
     at = [step for step in Observed.recorded if step < options.steps] + [options.steps]
-    seeds = " ".join(map(str, options.seeds))
-    command = f"--seeds {seeds} --steps {options.steps}"
-    command = f"python -m experiments.mnist_percentiles {command}"
     config = {**CONFIG, "steps": options.steps}
-    facts = provenance(command, config, options.seeds, ["mnist"], seconds=seconds)
+    again = command("mnist_percentiles", options)
+    facts = provenance(again, config, options.seeds, ["mnist"], seconds=seconds)
     result = {
         "provenance": facts,
         "definitions": DEFINITIONS,

@@ -17,7 +17,7 @@ from itertools import product
 
 from experiments import mnist_mlp, runner
 from experiments.mnist_mlp import FAN_IN, NETWORKS, Timed, Validated, load
-from experiments.provenance import RESULTS, provenance, rounded, write
+from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
 
 IMAGES = 60_000 - mnist_mlp.HELD_OUT
 UNTUNED = {"lr": 0.1, "std": 0.1}
@@ -70,11 +70,6 @@ def choose(grid):
         for i, std in enumerate(CONFIG["stds"])
     ]
     return max(settings, key=lambda setting: setting["validation_accuracy"])
-
-
-def spread(values):
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    return {"per_seed": values, "mean": statistics.fmean(values), "sd": sd}
 
 
 def steps_to(level, steps, runs):
@@ -175,15 +170,14 @@ def main(arguments=None):
     steps = [s for s in Timed.recorded if s < options.steps] + [options.steps]
 
     facts = {"steps": options.steps, "sweep_steps": options.sweep_steps}
-    command = (
-        f"python -m experiments.mnist_tuned --seeds {words(options.seeds)}"
-        f" --sweep-seeds {words(options.sweep_seeds)}"
-        f" --steps {options.steps} --sweep-steps {options.sweep_steps}"
-    )
     seconds += sweep_seconds
     result = {
         "provenance": provenance(
-            command, {**CONFIG, **facts}, options.seeds, ["mnist"], seconds=seconds
+            command("mnist_tuned", options),
+            {**CONFIG, **facts},
+            options.seeds,
+            ["mnist"],
+            seconds=seconds,
         ),
         "definitions": DEFINITIONS,
         "sweep": swept,
@@ -196,10 +190,6 @@ def main(arguments=None):
     runner.forget(Validated, sweep_settings, options)
     runner.forget(Timed, settings, options)
     print(f"wrote {options.out.name}")
-
-
-def words(numbers):
-    return " ".join(map(str, numbers))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -51,6 +52,23 @@ def provenance(command, config, seeds, datasets, started=None, *, seconds=None):
         "wall_time_s": round(seconds, 1),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def command(script, options):
+    """What to type to make a result again: the script and the numbers it was given."""
+    given = []
+    for name in ("seeds", "sweep_seeds", "steps", "sweep_steps"):
+        value = getattr(options, name, None)
+        if value is not None:
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            given.append(f"--{name.replace('_', '-')} {text}")
+    return " ".join([f"python -m experiments.{script}", *given])
+
+
+def spread(values):
+    """The values of the seeds, their mean and sample standard deviation, or null."""
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return {"per_seed": values, "mean": statistics.fmean(values), "sd": sd}
 
 
 def rounded(value, digits=4):

@@ -139,7 +139,7 @@ def execute(kind, setting, data, path, advance, stopped):
     when it says so, the run is saved and None returned.
     """
     steps = setting["steps"]
-    saved = restore(path)
+    saved = machine.agree(restore(path) if machine.first() else None)
     if saved and "result" in saved:
         advance(steps)
         return saved

@@ -21,8 +21,8 @@ from torch import nn
 
 from experiments import mnist_mlp, runner
 from experiments.mnist_mlp import Training, accuracy, load
-from experiments.mnist_tuned import IMAGES, spread, steps_to, words
-from experiments.provenance import RESULTS, provenance, rounded, write
+from experiments.mnist_tuned import IMAGES, steps_to
+from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
 
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 NETWORKS = (
@@ -272,15 +272,14 @@ def main(arguments=None):
     steps = [s for s in Observed.recorded if s < options.steps] + [options.steps]
 
     facts = {"steps": options.steps, "sweep_steps": options.sweep_steps}
-    command = (
-        f"python -m experiments.standardization --seeds {words(options.seeds)}"
-        f" --sweep-seeds {words(options.sweep_seeds)}"
-        f" --steps {options.steps} --sweep-steps {options.sweep_steps}"
-    )
     seconds += sweep_seconds
     result = {
         "provenance": provenance(
-            command, {**CONFIG, **facts}, options.seeds, ["mnist"], seconds=seconds
+            command("standardization", options),
+            {**CONFIG, **facts},
+            options.seeds,
+            ["mnist"],
+            seconds=seconds,
         ),
         "definitions": DEFINITIONS,
         "sweep": swept,

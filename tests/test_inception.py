@@ -238,8 +238,8 @@ def test_torchrun_divides_the_batch(tmp_path):
     """Two processes: the same weights without batch norm, other ones with it."""
     (tmp_path / "run.py").write_text(DISTRIBUTED.format(tests=str(ROOT / "tests")))
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    said = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", *TWO]):
+    said, torchrun = [], ["-m", "torch.distributed.run", "--standalone", *TWO]
+    for launcher in ([], torchrun, torchrun):
         done = subprocess.run(
             [sys.executable, *launcher, "run.py", "--checkpoints", "c"],
             cwd=tmp_path,
@@ -250,7 +250,8 @@ def test_torchrun_divides_the_batch(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         said.append(done.stdout.splitlines())
-    (one, where), (two, where_two) = said
+    (one, where), (two, where_two), again = said
+    assert again == [two, where_two], "finished runs are looked up, by both"
     one, two = json.loads(one), json.loads(two)
     assert two[0] == pytest.approx(one[0], rel=1e-4)
     assert max(abs(a - b) / b for a, b in zip(one[1], two[1], strict=True)) > 1e-3
