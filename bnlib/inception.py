@@ -54,7 +54,7 @@ def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
 
     x : numpy array or torch tensor (N, C, L, ...), floating-point. size : int, the
     channels in the window W(c) = c - size//2 ... c + (size-1)//2. alpha, beta, k :
-    numbers, alpha and k not negative; alpha is divided by size, as in PyTorch.
+    numbers, alpha and k >= 0, |beta| <= 1000; alpha is divided by size as in PyTorch.
 
     Returns (y, cache): y of the shape and dtype of x; cache = (x, d, size, alpha,
     beta), for `local_response_norm_backward`. Half precision is summed in float32.
@@ -63,10 +63,9 @@ def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
     """
     check_floats("x", x, min_ndim=3, layout="(N, C, L), (N, C, H, W) or more axes")
     check_size(size)
-    for name, value, low, usual in (
-        ("alpha", alpha, 0, 1e-4), ("beta", beta, -1e3, 0.75), ("k", k, 0, 1),
-    ):  # fmt: skip
-        check_number(name, value, low, 1e3 if name == "beta" else float("inf"), usual)
+    check_number("alpha", alpha, 0, float("inf"), 1e-4)
+    check_number("beta", beta, -1000, 1000, 0.75)
+    check_number("k", k, 0, float("inf"), 1)
     wide = widen(x)
     d = k + alpha / size * neighbour_sum(wide * wide, size // 2, (size - 1) // 2)
     _check_energy(d)
