@@ -74,8 +74,16 @@ __all__ = [  # in the order of the chapters
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "recalibrate",
+    "fold_model",
+    "diagnose",
 ]
-_NEED_TORCH = {"fold": "bnlib.nn.convolution"}  # loaded on first use
+_NEED_TORCH = {  # loaded on first use
+    "fold": "bnlib.nn.convolution",
+    "recalibrate": "bnlib.nn.pitfalls",
+    "fold_model": "bnlib.nn.pitfalls",
+    "diagnose": "bnlib.nn.pitfalls",
+}
 
 
 def __getattr__(name):

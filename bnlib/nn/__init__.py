@@ -22,6 +22,7 @@ from bnlib.nn.other_axes import (
     LayerNorm,
     RMSNorm,
 )
+from bnlib.nn.pitfalls import diagnose, fold_model, recalibrate
 from bnlib.nn.renormalization import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from bnlib.nn.whitening import DecorrelatedBatchNorm
 
@@ -41,5 +42,8 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "fold",
+    "recalibrate",
+    "fold_model",
+    "diagnose",
     "functional",
 ]
