@@ -90,8 +90,12 @@ def evaluating(model):
 
 @contextlib.contextmanager
 def hooked(modules, function):
-    """Call function(module, args, output) after every module, as long as this lasts."""
-    hooks = [module.register_forward_hook(function) for module in modules]
+    """Call function(module, input, output) after every call, as long as this lasts."""
+
+    def hook(module, args, kwargs, output):
+        return function(module, *args[:1], *list(kwargs.values())[: not args], output)
+
+    hooks = [m.register_forward_hook(hook, with_kwargs=True) for m in modules]
     try:
         yield
     finally:
@@ -167,11 +171,10 @@ def survey(model, batch, optimizer=None, forward=run_on):
     norms = {m: name for m, name in named.items() if isinstance(m, NORMS)}
     uses, made, normed = [], {}, {}
 
-    def remember(layer, args, y):
+    def remember(layer, x, y):
         made[memory(y)] = named[layer], layer, y
 
-    def look(layer, args, y):
-        x = args[0]
+    def look(layer, x, y):
         normed[memory(x)] = named[layer]
         if isinstance(layer, POOLED) and x.ndim > 1:
             rows = x.detach().transpose(0, 1).flatten(1).double()
@@ -250,8 +253,8 @@ def one_pass(model, loader, layers, forward):
     """
     totals, spoiled, number = {}, {}, 0
 
-    def look(layer, args, y):
-        rows = args[0].detach().transpose(0, 1).flatten(1).double()
+    def look(layer, x, y):
+        rows = x.detach().transpose(0, 1).flatten(1).double()
         totals[layer] = add_values(totals.get(layer, (0, 0.0, 0.0)), rows)
         if not rows.isfinite().all():
             spoiled.setdefault(layer, number)
@@ -264,7 +267,7 @@ def one_pass(model, loader, layers, forward):
 
 def write(layer, total, batches):
     """Store population statistics; return whether they moved by more than rounding."""
-    old_mean, old_std = running(layer)
+    old_mean, old_std = (v.clone() for v in running(layer))
     n, mean, m2 = total
     layer.running_mean.copy_(mean)
     if isinstance(layer, BatchRenorm):

@@ -1,0 +1,555 @@
+"""Chapter 15: recalibrate, fold_model and diagnose, on models of our own."""
+
+import copy
+import html
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import bnlib
+from bnlib.nn import BatchNorm1d, BatchNorm2d, BatchRenorm1d, pitfalls
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def net(norm=nn.BatchNorm1d, dtype=torch.float64):
+    """Three layers, each with random affine parameters and stale statistics."""
+    torch.manual_seed(0)
+    layers = []
+    for k in range(3):
+        layers += [nn.Linear(5, 5), norm(5), nn.ReLU() if k < 2 else nn.Identity()]
+    model = nn.Sequential(*layers).to(dtype)
+    for m in model:
+        if hasattr(m, "running_mean"):
+            nn.init.uniform_(m.weight, 0.5, 2), nn.init.normal_(m.bias)
+            m.running_mean.normal_()
+    return model
+
+
+def population(model, x):
+    """The statistics that hold while the model is used, layer after layer, float64."""
+    model, found = copy.deepcopy(model).double(), []
+    x = x.double()
+    for m in model:
+        if hasattr(m, "running_mean"):
+            mean, var = x.mean(0), x.var(0)
+            found.append((mean, var))
+            if hasattr(m, "running_std"):
+                var = var * (len(x) - 1) / len(x)
+            x = (x - mean) / (var + m.eps) ** 0.5 * m.weight + m.bias
+        else:
+            x = m(x)
+    return found
+
+
+def norms(model):
+    return [m for m in model.modules() if hasattr(m, "running_mean")]
+
+
+def state(model):
+    """Everything a tool must leave alone."""
+    tensors = {k: v.clone() for k, v in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    hooks = [len(m._forward_hooks) for m in model.modules()]
+    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    return tensors, modes, hooks, grads, torch.get_rng_state()
+
+
+def assert_unchanged(model, before):
+    torch.testing.assert_close(state(model), before, rtol=0, atol=0, equal_nan=True)
+
+
+def codes(model, batch, **options):
+    return {f.code for f in bnlib.diagnose(model, batch, **options)}
+
+
+class TestRecalibrate:
+    @pytest.mark.parametrize("mean", [0, 1e4])
+    @pytest.mark.parametrize("sizes", [(8, 8, 8), (1, 20, 3), (24,)])
+    @pytest.mark.parametrize("norm", [nn.BatchNorm1d, BatchNorm1d])
+    def test_equals_the_population_after_any_depth(self, norm, sizes, mean):
+        model, x = net(norm), normal(24, 5) * torch.arange(1, 6) + mean
+        bnlib.recalibrate(model, x.split(sizes), progress=False)
+        for m, (mean_, var) in zip(norms(model), population(model, x), strict=True):
+            torch.testing.assert_close(m.running_mean, mean_, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(m.running_var, var, rtol=1e-7, atol=0)
+            assert m.num_batches_tracked == len(sizes)
+
+    def test_float32_at_mean_1e4_is_as_right_as_its_inputs(self):
+        layer = nn.BatchNorm1d(5)
+        x = normal(64, 5, dtype=torch.float32) + 1e4
+        bnlib.recalibrate(layer, x.split([1, 40, 23]), progress=False)
+        torch.testing.assert_close(layer.running_var, x.double().var(0).float())
+
+    def test_renormalization_stores_its_biased_std(self):
+        model, x = net(BatchRenorm1d), normal(24, 5)
+        bnlib.recalibrate(model, [x[:20], x[20:]], progress=False)
+        for m, (mean, var) in zip(norms(model), population(model, x), strict=True):
+            torch.testing.assert_close(m.running_mean, mean)
+            torch.testing.assert_close(
+                m.running_std, (var * 23 / 24 + m.eps) ** 0.5, rtol=1e-9, atol=0
+            )
+
+    def test_branches_and_layers_used_twice(self):
+        class Twice(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.norm = nn.BatchNorm1d(5)
+
+            def forward(self, x):
+                return self.norm(x) + self.norm(3 * x + 1)
+
+        model, x = Twice().double(), normal(24, 5)
+        bnlib.recalibrate(model, x.split(7), progress=False)
+        both = torch.cat([x, 3 * x + 1])
+        torch.testing.assert_close(model.norm.running_mean, both.mean(0))
+        torch.testing.assert_close(model.norm.running_var, both.var(0))
+
+    def test_poisoned_statistics_recover_in_every_layer(self):
+        model, x = net(), normal(24, 5)
+        for m in norms(model):
+            m.running_mean.fill_(float("nan"))
+        bnlib.recalibrate(model, [x], progress=False)
+        assert all(m.running_mean.isfinite().all() for m in norms(model))
+        mean, _ = population(model, x)[2]
+        torch.testing.assert_close(norms(model)[2].running_mean, mean)
+
+    def test_loader_with_labels_shuffled_or_a_dict(self):
+        x = normal(24, 5)
+        data = TensorDataset(x, torch.zeros(24))
+        shuffled = DataLoader(data, batch_size=7, shuffle=True)
+        layer, keyword = nn.BatchNorm1d(5).double(), nn.BatchNorm1d(5).double()
+        bnlib.recalibrate(layer, shuffled, progress=False)
+        bnlib.recalibrate(keyword, [{"input": x}], progress=False)
+        for m in (layer, keyword):
+            torch.testing.assert_close(m.running_var, x.var(0))
+
+    def test_frozen_layers_stay_and_can_be_asked_for(self):
+        model, x = net(), normal(24, 5)
+        model[1].requires_grad_(False)
+        model.train()
+        model[4].eval()
+        before = state(model)[0]
+        assert bnlib.recalibrate(model, [x], progress=False) == ["7"]
+        for k in ("1", "4"):
+            assert torch.equal(model.get_submodule(k).running_mean,
+                               before[f"{k}.running_mean"])  # fmt: skip
+        bnlib.recalibrate(model, [x], layers=["1"], progress=False)
+        torch.testing.assert_close(model[1].running_mean, model[0](x).mean(0))
+
+    def test_every_mode_hook_and_weight_is_as_before(self):
+        model = net()
+        model.train()
+        model[1].eval()
+        before = state(model)
+        bnlib.recalibrate(model, [normal(24, 5)], layers=["4"], progress=False)
+        model.load_state_dict(before[0])
+        assert_unchanged(model, before)
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+    @pytest.mark.parametrize("at", [1, 4])  # in the first pass, in the second
+    def test_an_interruption_leaves_everything_as_it_was(self, error, at):
+        class Loader:
+            calls = 0
+
+            def __iter__(self):
+                for _ in range(2):
+                    Loader.calls += 1
+                    if Loader.calls == at:
+                        raise error("stop")
+                    yield normal(8, 5)
+
+        Loader.calls, model = 0, net()
+        before = state(model)
+        with pytest.raises(error):
+            bnlib.recalibrate(model, Loader(), progress=False)
+        assert Loader.calls == at
+        assert_unchanged(model, before)
+
+    @pytest.mark.parametrize(
+        ("loader", "message"),
+        [
+            ((b for b in [normal(8, 5)]), "loader must give its batches in every pass"),
+            (normal(8, 5), "loader must give"),
+            ([], "at least 2 values"),
+            ([normal(1, 5)], "at least 2 values per channel, saw 1"),
+            ([normal(8, 5), normal(8, 5) * float("nan")], "batch 2 of loader"),
+            (["text"], "batch must be a tensor"),
+        ],
+        ids=["generator", "tensor", "empty", "one", "nan", "text"],
+    )
+    def test_what_cannot_be_measured_is_refused(self, loader, message):
+        model = net()
+        before = state(model)
+        with pytest.raises((TypeError, ValueError), match=message):
+            bnlib.recalibrate(model, loader, progress=False)
+        assert_unchanged(model, before)
+
+    def test_models_without_anything_to_measure_are_refused(self):
+        frozen = net().requires_grad_(False)
+        with pytest.raises(ValueError, match=r"not frozen.*layers="):
+            bnlib.recalibrate(frozen, [normal(8, 5)], progress=False)
+        with pytest.raises(ValueError, match=r"must name layers.*'9'"):
+            bnlib.recalibrate(net(), [normal(8, 5)], layers=["9"], progress=False)
+        tracking = nn.InstanceNorm1d(5, track_running_stats=True)
+        with pytest.raises(TypeError, match="must be a batch norm"):
+            bnlib.recalibrate(tracking, [normal(8, 5, 3)], progress=False)
+
+    def test_a_layer_that_is_never_called_is_named(self):
+        model = net()
+        model.unused = nn.BatchNorm1d(5)
+        with pytest.raises(ValueError, match="'unused' must see at least 2"):
+            short = lambda m, b: m[:9](b)  # noqa: E731
+            bnlib.recalibrate(model, [normal(8, 5)], forward=short, progress=False)
+
+    def test_stops_when_nothing_moves(self):
+        seen = []
+
+        class Loader(list):
+            def __iter__(self):
+                seen.append(1)
+                return super().__iter__()
+
+        model, data = net(), Loader([normal(24, 5)])
+        bnlib.recalibrate(model, data, progress=False)
+        first = len(seen)
+        bnlib.recalibrate(model, data, progress=False)
+        # each call also asks once whether the loader can be passed through again
+        assert first == 1 + 3 and len(seen) == first + 1 + 1
+
+    def test_the_bar_is_there_unless_switched_off(self, capsys):
+        bnlib.recalibrate(net(), [normal(24, 5)])
+        assert "pass 1" in capsys.readouterr().err
+        bnlib.recalibrate(net(), [normal(24, 5)], progress=False)
+        assert not capsys.readouterr().err
+
+
+class Branches(nn.Module):
+    """A convolution read twice, one read once, a transposed one, one without norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.second = nn.Conv2d(4, 4, 1, groups=2, bias=False)
+        self.norm2 = BatchNorm2d(4)
+        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
+        self.norm3 = nn.BatchNorm2d(6)
+        self.last, self.batch = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
+        self.batch.running_mean = self.batch.running_var = None
+
+    def forward(self, x):
+        h = self.first(x)
+        h = h + torch.relu(self.norm1(h))
+        h = torch.relu(self.norm2(self.second(h)))
+        h = self.norm3(self.up(h))
+        return self.batch(self.last(h))
+
+
+def settled(model, *shape):
+    """A model in evaluation mode with statistics and affine parameters that matter."""
+    torch.manual_seed(0)
+    model = model.double()
+    for p in model.parameters():
+        nn.init.normal_(p)
+    for m in norms(model):
+        if m.running_mean is not None:
+            m.running_mean.normal_()
+            spread = m.running_std if hasattr(m, "running_std") else m.running_var
+            spread.uniform_(0.5, 2)
+    return model.eval()
+
+
+class TestFoldModel:
+    def test_folds_what_can_be_folded_and_nothing_else(self):
+        model, x = settled(Branches()), normal(3, 4, 6, 6)
+        before = state(model)
+        folded = bnlib.fold_model(model, x)
+        torch.testing.assert_close(folded(x), model(x))
+        gone = {n for n, m in folded.named_modules() if isinstance(m, nn.Identity)}
+        assert gone == {"norm2", "norm3"}  # norm1's input is read twice
+        assert type(folded) is Branches
+        assert_unchanged(model, before)
+
+    @pytest.mark.parametrize("norm", [nn.BatchNorm1d, BatchNorm1d, BatchRenorm1d])
+    def test_every_kind_of_batch_norm_goes(self, norm):
+        model, x = settled(net(norm)), normal(7, 5)
+        folded = bnlib.fold_model(model)
+        torch.testing.assert_close(folded(x), model(x))
+        assert not norms(folded)
+
+    def test_layers_used_twice_stay(self):
+        linear, norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
+        shared_norm = settled(nn.Sequential(linear, norm, nn.Linear(5, 5), norm))
+        shared_layer = settled(
+            nn.Sequential(linear, nn.BatchNorm1d(5), linear, nn.BatchNorm1d(5))
+        )
+        for model in (shared_norm, shared_layer):
+            assert len(norms(bnlib.fold_model(model))) == len(norms(model))
+
+    def test_a_module_under_two_names_is_replaced_under_both(self):
+        model = settled(net())
+        model.alias = model[1]
+        folded = bnlib.fold_model(model, normal(3, 5), forward=lambda m, b: m[:9](b))
+        assert folded.alias is folded[1]
+
+    def test_a_linear_layer_on_sequences_is_told_apart_by_a_batch(self):
+        model = settled(nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5)))
+        with pytest.raises(ValueError, match=r"differ by .* fold pair by pair"):
+            bnlib.fold_model(model, normal(2, 5, 5))
+
+    def test_training_mode_and_untraceable_models_are_refused(self):
+        with pytest.raises(ValueError, match="must be in evaluation mode, the model"):
+            bnlib.fold_model(net())
+        almost = net().eval()
+        almost[4].train()
+        with pytest.raises(ValueError, match="4 is in training mode"):
+            bnlib.fold_model(almost)
+
+        class Branching(nn.Module):
+            def forward(self, x):
+                return x if x.sum() > 0 else -x
+
+        with pytest.raises(ValueError, match=r"traceable.*pair by pair"):
+            bnlib.fold_model(Branching().eval())
+
+
+def trained(model, x, momentum=0.1, steps=60):
+    """A model whose running statistics have arrived at those of x."""
+    for m in norms(model):
+        m.momentum = momentum
+    model.train()
+    with torch.no_grad():
+        for _ in range(steps):
+            model(x)
+    return model
+
+
+def healthy():
+    torch.manual_seed(0)
+    layers = [nn.Linear(5, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(32, 3)).double()
+
+
+X = normal(64, 5, seed=1)
+
+
+def with_bias(model):
+    model[0].bias = nn.Parameter(torch.zeros(32).double())
+
+
+def with_a_huge_channel(model):
+    model[1].running_var[0] = 0.0
+
+
+BREAK = {
+    "not-finite": lambda m: m[1].running_var.__setitem__(3, float("inf")),
+    "never-updated": lambda m: m.eval()[1].reset_running_stats(),
+    "far-statistics": lambda m: m[1].running_mean.add_(1),
+    "momentum": lambda m: setattr(m[1], "momentum", 0.99),
+    "training-layer": lambda m: m.eval()[1].train(),
+    "eval-layer": lambda m: m[1].eval(),
+    "thawed": lambda m: m.requires_grad_(False),
+    "useless-bias": with_bias,
+    "zero-weights": lambda m: m[1].weight.data[:8].zero_(),
+    "half-statistics": lambda m: m.to(torch.bfloat16),
+    "int8-range": with_a_huge_channel,
+}
+
+
+class TestDiagnose:
+    def test_nothing_in_the_model_changes(self):
+        model = trained(healthy(), X)
+        model.append(nn.Dropout(0.5))
+        model(X).sum().backward()
+        model[0].eval()
+        before = state(model)
+        bnlib.diagnose(model, X, optimizer=torch.optim.SGD(model.parameters(), 0.1))
+        assert_unchanged(model, before)
+
+    def test_nothing_changes_when_the_model_raises(self):
+        model = healthy()
+        before = state(model)
+        with pytest.raises(RuntimeError):
+            bnlib.diagnose(model, normal(3, 7))
+        assert_unchanged(model, before)
+
+    @pytest.mark.parametrize("norm", [nn.BatchNorm1d, BatchNorm1d, BatchRenorm1d])
+    def test_healthy_new_trained_and_in_use(self, norm):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 32, bias=False), norm(32)).double()
+        assert not bnlib.diagnose(model, X)
+        assert not bnlib.diagnose(trained(model, X), X)
+        assert not bnlib.diagnose(model.eval(), X)
+        assert not bnlib.diagnose(model, X[:1])
+
+    @pytest.mark.parametrize("code", BREAK)
+    def test_each_fault_is_found_and_named(self, code):
+        model = trained(healthy(), X)
+        BREAK[code](model)
+        batch = X.to(next(model.parameters()).dtype)
+        found = [f for f in bnlib.diagnose(model, batch) if f.code == code]
+        where = "0" if code in ("useless-bias", "int8-range") else "1"
+        assert [f.layer for f in found] == [where]
+        assert found[0].what and found[0].cure
+
+    def test_few_values_in_training_only(self):
+        model = trained(healthy(), X)
+        assert codes(model, X[:15]) == {"few-values"}
+        assert not codes(model, X[:16])
+        assert not codes(model.eval(), X[:1])
+
+    def test_a_batch_of_one_in_training_is_a_finding_and_no_error(self):
+        assert "few-values" in codes(trained(healthy(), X), X[:1])
+
+    def test_weight_decay_only_where_an_optimizer_decays_it(self):
+        model = trained(healthy(), X)
+        sgd = torch.optim.SGD
+        assert not codes(model, X, optimizer=sgd(model.parameters(), 0.1))
+        decayed = sgd(model.parameters(), 0.1, weight_decay=1e-4)
+        assert codes(model, X, optimizer=decayed) == {"weight-decay"}
+        groups = [{"params": model[0].parameters(), "weight_decay": 1e-4},
+                  {"params": model[1].parameters()}]  # fmt: skip
+        assert not codes(model, X, optimizer=sgd(groups, 0.1))
+        layer_norm = nn.Sequential(nn.Linear(5, 5), nn.LayerNorm(5)).double()
+        decayed = torch.optim.AdamW(layer_norm.parameters())
+        assert codes(layer_norm, X, optimizer=decayed) == {"weight-decay"}
+
+    def test_a_bias_that_a_skip_connection_uses_is_not_useless(self):
+        class Skip(nn.Module):
+            def __init__(self, skip):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
+                self.skip = skip
+
+            def forward(self, x):
+                h = self.linear(x)
+                return self.norm(h) + (h if self.skip else 0)
+
+        assert "useless-bias" in codes(Skip(False).double(), X)
+        assert "useless-bias" not in codes(Skip(True).double(), X)
+
+    @pytest.mark.parametrize(
+        ("norm", "useless"),
+        [(nn.InstanceNorm2d(6), True), (nn.GroupNorm(6, 6), True),
+         (nn.GroupNorm(2, 6), False), (nn.Identity(), False),
+         (nn.BatchNorm2d(6), True)],
+    )  # fmt: skip
+    def test_a_bias_is_useless_before_norms_of_single_channels(self, norm, useless):
+        model = nn.Sequential(nn.Conv2d(3, 6, 3), norm).double()
+        assert ("useless-bias" in codes(model, normal(16, 3, 5, 5))) == useless
+
+    def test_constant_channels(self):
+        model = nn.BatchNorm1d(5).double()
+        x = X.clone()
+        x[:, 2] = 7
+        trained(model, x, steps=200)
+        (finding,) = (f for f in bnlib.diagnose(model, x) if f.code == "dead-channels")
+        assert "1 of 5" in finding.what and "316" in finding.what
+
+    def test_shared_layers_only_where_it_matters(self):
+        class Twice(nn.Module):
+            def __init__(self, scale):
+                super().__init__()
+                self.norm, self.scale = nn.BatchNorm1d(5), scale
+
+            def forward(self, x):
+                return self.norm(x) + self.norm(self.scale * x)
+
+        for scale, found in ((1, False), (5, True)):
+            model = trained(Twice(scale).double(), X)
+            assert ("shared-layer" in codes(model, X)) == found
+
+    def test_padding_needs_ends_of_unequal_length(self):
+        model = nn.BatchNorm1d(5).double()
+        x = normal(16, 5, 9)
+        assert "padding" not in codes(model, x)
+        x[:, :, 6:] = 0
+        assert "padding" not in codes(model, x)  # all alike: no sign of lengths
+        x[:8, :, 4:] = 0
+        assert "padding" in codes(model, x)
+
+    def test_unsynchronized_statistics(self, monkeypatch):
+        model = trained(healthy(), X)
+        assert not codes(model, X)
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+        assert codes(model, X) == {"unsynchronized"}
+        model[1] = nn.SyncBatchNorm.convert_sync_batchnorm(model[1])
+        assert not codes(model, X)
+
+    def test_a_view_between_layer_and_norm_does_not_hide_the_source(self):
+        class Viewed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
+
+            def forward(self, x):  # (N, L, C) -> (N L, C)
+                return self.norm(self.linear(x).flatten(0, 1))
+
+        found = bnlib.diagnose(Viewed().double(), normal(16, 3, 5))
+        assert [(f.code, f.layer) for f in found] == [("useless-bias", "linear")]
+
+    def test_outputs_of_any_structure_and_inputs_by_name(self):
+        class Named(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = healthy()
+
+            def forward(self, *, images, scale=1):
+                return {"scores": [self.body(images) * scale], "text": "no tensor"}
+
+        model = Named()
+        model.body[0].bias = nn.Parameter(torch.zeros(32).double())
+        assert codes(model, {"images": X, "scale": 2}) == {"useless-bias"}
+        run = lambda m, batch: m(images=batch[0])  # noqa: E731
+        assert codes(model, (X, None), forward=run) == {"useless-bias"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("model", X), "model must be a torch.nn.Module, got str"),
+            ((healthy(), "batch"), "batch must be a tensor.*got str.*forward="),
+            ((healthy(), None), "batch must be a tensor.*got NoneType"),
+            ((healthy(), []), "batch must be a tensor.*got list"),
+        ],
+    )
+    def test_bad_arguments_are_named(self, arguments, message):
+        with pytest.raises(TypeError, match=message):
+            bnlib.diagnose(*arguments)
+
+    def test_the_optimizer_must_be_one(self):
+        with pytest.raises(TypeError, match="optimizer must be a torch optimizer"):
+            bnlib.diagnose(healthy(), X, optimizer="sgd")
+
+
+class TestReport:
+    def report(self):
+        model = trained(healthy(), X)
+        model[1].momentum = 0.9
+        return bnlib.diagnose(model, X)
+
+    def test_is_a_list_of_findings(self):
+        (finding,) = report = self.report()
+        assert isinstance(report, list) and finding.code == "momentum"
+        assert finding.layer == "1" and "0.1" in finding.cure
+
+    def test_prints_every_finding_within_88_columns(self):
+        text = repr(self.report())
+        assert text.startswith("1 finding, 1 normalization layers\n")
+        assert "momentum" in text and "cure: " in text
+        assert max(map(len, text.splitlines())) <= 88
+
+    def test_nothing_found_is_one_line(self):
+        report = bnlib.diagnose(healthy(), X)
+        assert repr(report) == "no findings, 1 normalization layers"
+        assert "<table" not in report._repr_html_()
+
+    def test_html_escapes_what_comes_from_the_model(self):
+        finding = pitfalls.Finding("a<b", "<script>", "x & y", "c")
+        shown = pitfalls.Report([finding], 1)._repr_html_()
+        assert "<script>" not in shown and html.escape("<script>") in shown
+        assert "a&lt;b" in shown and 'scope="col"' in shown
