@@ -226,8 +226,9 @@ if (window.MathJax && !MathJax.Hub) {
   addEventListener("scroll", (event) => box && !box.contains(event.target) && hide(), true);
 })();
 
-// The claims ledger (chapter 11): above its first table, one button per verdict. A table
-// belongs to it if its last column is called "verdict". Without this, all rows are shown.
+// The claims ledger (chapter 11): above its first table, one button per verdict. It is the
+// tables whose last column is called "verdict", where a page has several. Without this, all
+// rows are shown.
 (() => {
   "use strict";
 
@@ -240,10 +241,10 @@ if (window.MathJax && !MathJax.Hub) {
       const heads = table.tHead?.rows[0]?.cells ?? [];
       return heads[heads.length - 1]?.textContent.trim() === "verdict";
     });
+    if (tables.length < 2) return;
     tables.forEach((table) => table.classList.add("bn-ledger"));
     const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
     const kinds = [...new Set(rows.map(verdict))];
-    if (kinds.length < 2) return;
 
     const group = document.createElement("fieldset");
     group.className = "bn-verdicts";
