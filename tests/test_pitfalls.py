@@ -218,14 +218,48 @@ class TestRecalibrate:
         bnlib.recalibrate(model, data, progress=False)
         first = len(seen)
         bnlib.recalibrate(model, data, progress=False)
-        # each call also asks once whether the loader can be passed through again
-        assert first == 1 + 3 and len(seen) == first + 1 + 1
+        assert first == 3 and len(seen) == first + 1
 
     def test_the_bar_is_there_unless_switched_off(self, capsys):
         bnlib.recalibrate(net(), [normal(24, 5)])
         assert "pass 1" in capsys.readouterr().err
         bnlib.recalibrate(net(), [normal(24, 5)], progress=False)
         assert not capsys.readouterr().err
+
+    def test_bfloat16_takes_as_many_passes_as_float32(self):
+        data, half = [3 * normal(64, 5)], torch.bfloat16
+        model = net().to(half)
+        bnlib.recalibrate(model, [d.to(half) for d in data], progress=False)
+        again = copy.deepcopy(model)
+        for _ in range(3):
+            bnlib.recalibrate(again, [d.to(half) for d in data], progress=False)
+        for a, b in zip(norms(model), norms(again), strict=True):
+            torch.testing.assert_close(a.running_var, b.running_var)
+
+    def test_statistics_that_overflow_their_dtype_are_refused(self):
+        layer = nn.BatchNorm1d(5).half()
+        before = state(layer)
+        with pytest.raises(ValueError, match=r"must fit torch.float16.*layer.float"):
+            bnlib.recalibrate(layer, [3000 * normal(64, 5).half()], progress=False)
+        assert_unchanged(layer, before)
+
+    def test_a_model_frozen_as_a_whole_is_measured_when_in_use(self):
+        model = net().requires_grad_(False).eval()
+        assert bnlib.recalibrate(model, [normal(8, 5)], progress=False) == [
+            "1", "4", "7",
+        ]  # fmt: skip
+
+    def test_lazy_layers_are_told_to_be_called_first(self):
+        with pytest.raises(TypeError, match="call the model on a batch first"):
+            bnlib.recalibrate(nn.LazyBatchNorm1d(), [normal(8, 5)], progress=False)
+
+    def test_wrapped_models(self):
+        inner, x = net(), normal(24, 5)
+        wrapped = nn.DataParallel(copy.deepcopy(inner))
+        for model in (inner, wrapped):
+            bnlib.recalibrate(model, [x], progress=False)
+        assert torch.equal(wrapped.module[7].running_var, inner[7].running_var)
+        assert pitfalls.bare(torch.compile(inner)) is inner
 
 
 class Branches(nn.Module):
@@ -295,6 +329,60 @@ class TestFoldModel:
         model.alias = model[1]
         folded = bnlib.fold_model(model, normal(3, 5), forward=lambda m, b: m[:9](b))
         assert folded.alias is folded[1]
+
+    def test_batch_norms_that_do_more_stay(self):
+        class WithReLU(nn.BatchNorm1d):
+            def forward(self, x):
+                return torch.relu(super().forward(x))
+
+        more = settled(nn.Sequential(nn.Linear(5, 5), WithReLU(5)))
+        hooked = settled(nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5)))
+        hooked[1].register_forward_hook(lambda m, x, y: 2 * y)
+        for model in (more, hooked):
+            folded = bnlib.fold_model(model, normal(3, 5))
+            assert len(norms(folded)) == 1
+
+    def test_a_weight_that_is_read_twice_stays(self):
+        class Tied(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
+
+            def forward(self, x):
+                return self.norm(self.linear(x)) @ self.linear.weight
+
+        assert len(norms(bnlib.fold_model(settled(Tied()), normal(3, 5)))) == 1
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_a_wrong_fold_is_noticed_in_half_precision_too(self, dtype):
+        model = settled(nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5))).to(dtype)
+        with pytest.raises(ValueError, match="differ by more"):
+            bnlib.fold_model(model, normal(2, 5, 5).to(dtype))
+
+    def test_outputs_that_cannot_be_compared_are_refused(self):
+        class Text(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = net()
+
+            def forward(self, x):
+                self.body(x)
+                return "done"
+
+        with pytest.raises(ValueError, match="outputs must be tensors"):
+            bnlib.fold_model(Text().eval(), normal(3, 5))
+
+    def test_infinite_outputs_compare_equal(self):
+        class Masked(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = net()
+
+            def forward(self, x):
+                return torch.cat([self.body(x), x * float("-inf")], 1)
+
+        folded = bnlib.fold_model(settled(Masked()), normal(3, 5).abs())
+        assert not norms(folded)
 
     def test_a_linear_layer_on_sequences_is_told_apart_by_a_batch(self):
         model = settled(nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5)))
@@ -524,6 +612,99 @@ class TestDiagnose:
     def test_the_optimizer_must_be_one(self):
         with pytest.raises(TypeError, match="optimizer must be a torch optimizer"):
             bnlib.diagnose(healthy(), X, optimizer="sgd")
+
+
+class TestFalseAlarms:
+    """Sound models on which earlier versions of the rules spoke, or raised an error."""
+
+    @pytest.mark.parametrize(
+        "between",
+        [nn.ReLU(inplace=True), nn.Dropout(0.5), nn.ReLU()],
+        ids=["in place", "dropout", "relu"],
+    )
+    def test_a_bias_that_something_else_reads_first_is_of_use(self, between):
+        model = nn.Sequential(nn.Linear(5, 32), between, nn.BatchNorm1d(32)).double()
+        assert not bnlib.diagnose(model, X)
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            nn.Sequential(nn.Linear(5, 64, bias=False), nn.Unflatten(1, (4, 4, 4)),
+                          nn.BatchNorm2d(4)),
+            nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 4, 2, bias=False),
+                          nn.Flatten(), nn.BatchNorm1d(16)),
+        ],
+        ids=["unflatten", "flatten"],
+    )  # fmt: skip
+    def test_views_that_mix_channels(self, model):
+        assert not bnlib.diagnose(trained(model.double(), X), X)
+
+    def test_a_layer_used_twice_is_folded_once(self):
+        class Siamese(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder = nn.Sequential(
+                    nn.Linear(5, 32, bias=False), nn.BatchNorm1d(32)
+                )
+
+            def forward(self, x):
+                return self.encoder(x) * self.encoder(x.flip(0))
+
+        model = Siamese().double()
+        model.encoder[1].weight.data[0] = 6.0
+        assert not bnlib.diagnose(trained(model, X), X)
+
+    def test_the_first_steps_of_training(self):
+        for steps in (1, 5, 20, 40):
+            model = trained(healthy(), 0.05 * X, steps=steps)
+            assert not bnlib.diagnose(model, 0.05 * X)
+
+    def test_frozen_statistics_without_weights(self):
+        model = healthy()
+        model[1] = nn.BatchNorm1d(32, affine=False).double()
+        trained(model, X)[1].eval()
+        assert not bnlib.diagnose(model, X)
+
+    def test_an_activation_in_the_norm_stays_in_its_place(self):
+        class WithReLU(nn.BatchNorm1d):
+            def forward(self, x):
+                return torch.relu(super().forward(x))
+
+        torch.manual_seed(0)
+        layers = [nn.Linear(5, 32, bias=False), WithReLU(32)]
+        layers += [nn.Linear(32, 32, bias=False), nn.BatchNorm1d(32)]
+        model = nn.Sequential(*layers).double()
+        assert not bnlib.diagnose(trained(model, X).eval(), X)
+
+    def test_an_empty_batch(self):
+        assert not bnlib.diagnose(nn.BatchNorm1d(5).double(), X[:0])
+
+
+class TestMoreFaults:
+    def test_tracking_instance_norm_and_whitening(self):
+        for layer in (
+            nn.InstanceNorm1d(5, track_running_stats=True),
+            bnlib.nn.DecorrelatedBatchNorm(5, num_groups=5),
+        ):
+            model = nn.Sequential(layer.double()).eval()
+            layer.train()
+            layer.running_mean[2] = float("nan")
+            batch = normal(64, 5, 7) if "Instance" in str(layer) else X
+            assert {"not-finite", "training-layer"} <= codes(model, batch)
+
+    @pytest.mark.parametrize(
+        ("where", "value"), [("weight", float("nan")), ("running_var", -1.0)]
+    )
+    def test_parameters_that_are_nan_and_negative_variances(self, where, value):
+        model = trained(healthy(), X)
+        getattr(model[1], where).data[3] = value
+        found = [f for f in bnlib.diagnose(model, X) if f.code == "not-finite"]
+        assert where in found[0].what and "1 values" in found[0].what
+
+    def test_batch_statistics_in_use(self):
+        model = nn.BatchNorm1d(5, track_running_stats=False).double()
+        assert not bnlib.diagnose(model, X)
+        assert codes(model.eval(), X) == {"untracked"}
 
 
 class TestReport:
