@@ -13,6 +13,7 @@ from bnlib.covariate_shift import ActivationRecorder, drift
 from bnlib.gradient_checking import gradcheck, numerical_gradient, relative_error
 from bnlib.inception import local_response_norm, local_response_norm_backward
 from bnlib.inference import batch_norm_inference, fold_linear, update_running
+from bnlib.many_machines import merge_moments
 from bnlib.other_axes import (
     group_norm,
     group_norm_backward,
@@ -77,6 +78,7 @@ __all__ = [  # in the order of the chapters
     "recalibrate",
     "fold_model",
     "diagnose",
+    "merge_moments",
 ]
 _NEED_TORCH = {  # loaded on first use
     "fold": "bnlib.nn.convolution",

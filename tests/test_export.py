@@ -213,7 +213,7 @@ def test_every_public_name_is_importable_from_the_package():
 
     support = {"data", "figures"}  # imported by their own name: they need more
     inner = {"batch_axes", "per_channel", "channel_percentiles", "neighbour_sum"}
-    inner |= {"stop_gradient", "correction"}
+    inner |= {"stop_gradient", "correction", "pool"}
     inner |= {"widen", "narrow", "along_axes", "sum_over", "into_groups"}
     for path, module in export.collect().items():
         if Path(path).parent.name == "bnlib" and Path(path).stem not in support:

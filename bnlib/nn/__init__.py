@@ -14,6 +14,7 @@ from bnlib.nn import functional
 from bnlib.nn.convolution import BatchNorm2d, BatchNorm3d, fold
 from bnlib.nn.inception import LocalResponseNorm
 from bnlib.nn.inference import BatchNorm1d
+from bnlib.nn.many_machines import SyncBatchNorm
 from bnlib.nn.other_axes import (
     GroupNorm,
     InstanceNorm1d,
@@ -41,6 +42,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "SyncBatchNorm",
     "fold",
     "recalibrate",
     "fold_model",

@@ -1,0 +1,91 @@
+"""Chapter 16, Many machines: chapters/16_many_machines.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/16_many_machines.html of the book.
+"""
+
+from bnlib.batch_normalization import narrow, widen
+from bnlib.gradient_checking import check_floats, check_like, check_shape
+
+__all__ = ["pool", "check_counts", "check_parts", "merge_moments"]
+
+
+def pool(counts, means, variances):
+    """Return the mean and variance of all parts together: `merge_moments`, unchecked.
+
+    counts : (workers,), of the dtype of means; an empty part has count 0 and finite
+    moments. No value is looked at, so a GPU need not be waited for.
+    """
+    share = (counts / counts.sum()).reshape(-1, *[1] * (means.ndim - 1))
+    # The first mean is a pivot: small numbers are summed, not large ones.
+    mean = means[0] + (share * (means - means[0])).sum(axis=0)
+    var = (share * (variances + (means - mean) ** 2)).sum(axis=0)
+    return mean, var
+
+
+def check_counts(counts):
+    """Raise an error with a cure unless counts holds numbers >= 0, not all zero."""
+    if not hasattr(counts, "dtype") or not hasattr(counts, "ndim"):
+        got = type(counts).__name__
+        cure = "wrap it: numpy.asarray(...) or torch.tensor(...)"
+        raise TypeError(
+            f"counts must be a numpy array or torch tensor, got {got}; {cure}"
+        )
+    if not any(kind in str(counts.dtype) for kind in ("int", "float")):
+        cure = "pass the number of values behind each mean"
+        raise TypeError(f"counts must hold numbers, got {counts.dtype}; {cure}")
+    if counts.ndim != 1:
+        cure = "one number per worker is expected"
+        got = f"got shape {tuple(counts.shape)}"
+        raise ValueError(f"counts must have shape (workers,), {got}; {cure}")
+    if not ((counts >= 0) & (counts < float("inf"))).all() or not (counts > 0).any():
+        cure = "0 is fine for a worker without data, but not for all"
+        raise ValueError(f"counts must be finite and >= 0, got {counts}; {cure}")
+
+
+def check_parts(counts, means, variances):
+    """Raise an error with a cure unless these are the moments of so many parts.
+
+    Where a count is 0 the moments are not looked at: NaN is what an empty part has.
+    """
+    check_counts(counts)
+    for name, part in (("means", means), ("variances", variances)):
+        fits = hasattr(part, "shape") and part.shape[:1] == counts.shape
+        seen = part[counts > 0] if fits else part
+        check_floats(name, seen, min_ndim=1, layout="(workers, ...)")
+        expected = (len(counts), *part.shape[1:])
+        check_shape(name, part, expected, f"there are {len(counts)} counts")
+    check_like("variances", variances, means, "means")
+    check_shape("variances", variances, means.shape, "means has it")
+    if hasattr(counts, "astype") != hasattr(means, "astype"):
+        cure = "use one library: numpy.asarray(...) or torch.from_numpy(...)"
+        raise TypeError(f"counts and means are from two libraries; {cure}")
+    if not (variances[counts > 0] >= 0).all():
+        cure = "did you pass the means?"
+        raise ValueError(f"variances must be >= 0, got a negative value; {cure}")
+
+
+def merge_moments(counts, means, variances):
+    r"""Return mean and (biased) variance of the union of parts of which each is known.
+
+    n = sum(n_k),   mean = sum(n_k mean_k) / n
+    var = sum(n_k (var_k + (mean_k - mean)^2)) / n
+
+    counts : (workers,), how many values are behind each mean; ints or floats >= 0. A
+    part with count 0 is left out, whatever its moments. means, variances : numpy arrays
+    or torch tensors (workers, ...), floating-point; variances are biased ones.
+    Returns mean and var of shape (...) and the dtype of means; half precision is merged
+    in float32. Differentiable under torch.
+    Raises TypeError and ValueError naming the argument, also for a variance that
+    overflows.
+    Source: Chan, Golub & LeVeque 1983, the pairwise algorithm, for any number of parts.
+    """
+    check_parts(counts, means, variances)
+    some = counts > 0
+    wide = widen(means[some])
+    mean, var = pool(narrow(counts[some], wide), wide, widen(variances[some]))
+    mean, var = narrow(mean, means), narrow(var, means)
+    if not (var < float("inf")).all():
+        cure = "convert means and variances to a wider dtype"
+        raise ValueError(f"the merged variance overflows {means.dtype}; {cure}")
+    return mean, var

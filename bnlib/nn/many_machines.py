@@ -1,0 +1,331 @@
+"""Chapter 16, Many machines: chapters/16_many_machines.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/16_many_machines.html of the book.
+"""
+
+import math
+
+import torch
+from torch import distributed
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+import bnlib.many_machines as arrays
+from bnlib.batch_normalization import affine, batch_axes
+from bnlib.nn.inference import (
+    BatchNormMixin,
+    along_channels,
+    check_channels,
+    check_input,
+    in_memory_as_torch,
+    store,
+)
+
+__all__ = [
+    "diagnosis",
+    "Workers",
+    "local_moments",
+    "global_moments",
+    "scaled",
+    "TotalFunction",
+    "SyncBatchNormFunction",
+    "sync_batch_norm",
+    "SyncBatchNormState",
+    "SyncBatchNormForward",
+    "STATISTICS",
+    "SyncBatchNorm",
+]
+
+
+def diagnosis(said):
+    """Return cause and cure for what a backend said when a collective failed."""
+    said = said.lower()
+    if "timed out" in said or "timeout" in said:
+        cause = "one did not come in time: it is stuck, or skips this layer"
+        cure = "call the layer equally often on all, forward and backward; if one is "
+        return cause, cure + "only slow, init_process_group(timeout=...)"
+    if any(word in said for word in ("closed", "reset", "refused", "broken pipe")):
+        cure = "its own output says why; mend that, then start all of them again"
+        return "one has ended", cure
+    cure = "all must run the same model, on tensors that the backend can send"
+    return "the exchange failed, see the error above", cure
+
+
+class Workers:
+    """The workers of a process group, as one layer speaks with them.
+
+    layer : its name in error messages. Every method is one collective: all workers must
+    call it, or the others wait. Raises RuntimeError, with cause and cure, when one ends
+    or does not come.
+    """
+
+    def __init__(self, layer, group):
+        self.layer, self.group = layer, group
+        self.size = distributed.get_world_size(group)
+
+    def gather(self, part):
+        """Return the parts of all workers, (...) -> (workers, ...)."""
+        parts = part.new_empty(self.size, *part.shape)
+        self.together(distributed.all_gather, list(parts), part)
+        return parts
+
+    def total(self, part):
+        """Return the sum of the parts of all workers, (...) -> (...)."""
+        whole = part.clone()
+        self.together(distributed.all_reduce, whole)
+        return whole
+
+    def together(self, collective, *tensors):
+        """Run a collective, and name the layer and the group where it fails."""
+        try:
+            collective(*tensors, group=self.group)
+        except RuntimeError as error:
+            who = f"worker {distributed.get_rank(self.group)} of {self.size}"
+            where = f"{who} in process group {self.group.group_name!r}"
+            what = f"{self.layer}: {where} waited for the others, and"
+            cause, cure = diagnosis(str(error))
+            raise RuntimeError(f"{what} {cause}; {cure}") from error
+
+
+def local_moments(x):
+    """Return count, means and biased variances of this worker's batch: (1 + 2C,).
+
+    x : tensor (N, C, ...), N may be 0, and then all is 0. The result is in float64, and
+    the mean is not rounded to the dtype of x: what rounding left over is averaged too.
+    Source: Chan, Golub & LeVeque 1983, the corrected two-pass algorithm.
+    """
+    count = x.numel() // x.shape[1]
+    if not count:
+        return torch.zeros(1 + 2 * x.shape[1], dtype=torch.float64, device=x.device)
+    axes, wide = batch_axes(x), torch.promote_types(x.dtype, torch.float32)
+    rounded = x.mean(axes, keepdim=True, dtype=wide)
+    centred = x - rounded
+    rest = centred.mean(axes)
+    var = (centred**2).mean(axes) - rest**2
+    mean = rounded.flatten().double() + rest
+    return torch.cat([mean.new_full((1,), count), mean, var.clamp(min=0).double()])
+
+
+def global_moments(x, workers):
+    """Return mean and var (1, C, 1, ...) and count () of all batches, in float64.
+
+    One collective, in which a worker without data takes part, too.
+    """
+    parts = workers.gather(local_moments(x))
+    counts, (means, variances) = parts[:, 0], parts[:, 1:].chunk(2, dim=1)
+    shape = 1, -1, *[1] * (x.ndim - 2)
+    mean, var = (m.reshape(shape) for m in arrays.pool(counts, means, variances))
+    return mean, var, counts.sum()
+
+
+def scaled(x, weight, mean, var, eps):
+    """Return x - mean, std and weight / std, in the dtype of x or float32.
+
+    The mean, in float64, is subtracted in two steps: what x's dtype can hold of it, and
+    the rest.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    rounded = mean.to(wide)
+    centred = x - rounded - (mean - rounded).to(wide)
+    std = ((var + eps) ** 0.5).to(wide)
+    return centred, std, affine(1 / std, weight)
+
+
+class TotalFunction(torch.autograd.Function):
+    """`Workers.total`, differentiable: the gradient is a total again."""
+
+    @staticmethod
+    def forward(ctx, part, workers):
+        ctx.workers = workers
+        return workers.total(part)
+
+    @staticmethod
+    def backward(ctx, dwhole):
+        return TotalFunction.apply(dwhole, ctx.workers), None
+
+
+class SyncBatchNormFunction(torch.autograd.Function):
+    """Batch norm over the batches of all workers, one collective each way.
+
+    y = scale (x - mean) + bias,  scale = weight / std,  moments over all workers
+    dx = scale (dy - <dy> - xhat <dy xhat>),  <...> the mean over all workers
+
+    x : tensor (N, C, ...), N may be 0. weight, bias : None or (1, C, 1, ...). Returns
+    y, and in float64 mean and var (1, C, 1, ...) and the count of all values (). As in
+    `BatchNormFunction` the moments are outputs, for second derivatives.
+    Source: chapters 4 and 16.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps, workers):
+        mean, var, count = global_moments(x, workers)
+        centred, _, scale = scaled(x, weight, mean, var, eps)
+        ctx.mark_non_differentiable(count)
+        ctx.save_for_backward(x, weight, mean, var, count)
+        ctx.eps, ctx.workers = eps, workers
+        return affine(centred, scale, bias).to(x.dtype), mean, var, count
+
+    @staticmethod
+    def backward(ctx, dy, dmean, dvar, _):
+        x, weight, mean, var, count = ctx.saved_tensors
+        centred, std, scale = scaled(x, weight, mean, var, ctx.eps)
+        axes, dy, dx = batch_axes(x), dy.to(std.dtype), None
+        dbias = dy.sum(axes, keepdim=True)
+        dweight = (dy * centred).sum(axes, keepdim=True) / std
+        if ctx.needs_input_grad[0]:
+            part = torch.cat([scale * dbias - dmean, scale * dweight / std - 2 * dvar])
+            whole = TotalFunction.apply(part, ctx.workers) / count
+            by_mean, by_var = whole.to(std.dtype).unsqueeze(1)
+            dx = (scale * dy - by_mean - centred * by_var).to(x.dtype)
+        wanted = ctx.needs_input_grad[1:3]
+        gradients = zip((dweight, dbias), wanted, strict=True)
+        return dx, *(g if w else None for g, w in gradients), None, None
+
+
+def sync_batch_norm(
+    input, running_mean, running_var, weight, bias, momentum, eps, workers
+):
+    """Normalize every channel of the input over the batches of all workers.
+
+    y = weight (input - mean) / sqrt(var + eps) + bias
+
+    mean and var are those of all workers' batches together, which may be of unequal
+    sizes, or empty. Running statistics, where given, are updated in place, with the
+    unbiased variance of all. Shapes and dtypes as in `bnlib.nn.functional.batch_norm`;
+    statistics are merged and sent in float64. If all batches are empty, nothing
+    changes. Raises what `batch_norm` raises, of which ValueError for one value per
+    channel on all workers together is raised on every one; RuntimeError, see `Workers`.
+    Source: Ioffe & Szegedy 2015, Algorithm 1; chapter 16.
+    """
+    check_input(input, False, eps)
+    if eps == 0:
+        what = f"batch_norm eps must be positive during training, but got {eps}"
+        raise ValueError(f"{what}; 1e-5 is usual")
+    if not math.isfinite(momentum):
+        raise ValueError(f"momentum must be finite, got {momentum}; 0.1 is usual")
+    check_channels(input, True, running_mean, running_var, weight, bias)
+    weight, bias = along_channels(weight, input), along_channels(bias, input)
+    y, mean, var, count = SyncBatchNormFunction.apply(input, weight, bias, eps, workers)
+    # With two values here there are two in all, and a GPU need not be waited for.
+    least = min(2, input.numel() // input.shape[1])
+    total = int(count) if least < 2 else least
+    if total == 1:
+        what = "Expected more than 1 value per channel when training"
+        cure = "the other workers have none; use larger batches, or drop_last=True"
+        raise ValueError(f"{what}, got input size {tuple(input.shape)}; {cure}")
+    if total and running_mean is not None:
+        running = {"running_mean": running_mean, "running_var": running_var}
+        batch = {"running_mean": mean, "running_var": var * (count / (count - 1))}
+        store(running, batch, momentum)
+    return in_memory_as_torch(y)
+
+
+class SyncBatchNormState(_BatchNorm):
+    """The arguments and checks of torch.nn.SyncBatchNorm.
+
+    Not a subclass of it: DistributedDataParallel refuses those on the CPU.
+    """
+
+    def __init__(
+        self, num_features, eps=1e-5, momentum=0.1, affine=True,
+        track_running_stats=True, process_group=None, device=None, dtype=None,
+        *, bias=True,
+    ):  # fmt: skip
+        where = {"device": device, "dtype": dtype}
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, **where
+        )
+        if not bias:
+            self.register_parameter("bias", None)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input):
+        if input.ndim < 2:
+            raise ValueError(f"expected at least 2D input (got {input.ndim}D input)")
+        if not input.shape[1]:
+            what = "SyncBatchNorm number of input channels should be non-zero"
+            raise ValueError(f"{what}, got input size {tuple(input.shape)}")
+
+
+class SyncBatchNormForward(BatchNormMixin, SyncBatchNormState):
+    """The forward pass of `SyncBatchNorm`."""
+
+    def workers(self):
+        """Return those to synchronize with, or None where this one is alone."""
+        there = distributed.is_available() and distributed.is_initialized()
+        if not (self.training and there):
+            return None
+        group = self.process_group or distributed.group.WORLD
+        if distributed.get_world_size(group) < 2:
+            return None
+        return Workers(f"SyncBatchNorm({self.num_features})", group)
+
+    def forward(self, input):
+        """Return the normalized input; in training, update the running statistics."""
+        workers = self.workers()
+        if workers is None or not isinstance(input, torch.Tensor):
+            return super().forward(input)  # which refuses what is no tensor
+        self._check_input_dim(input)
+        tracked, momentum = self.track_running_stats, self.momentum
+        if momentum is None:  # the cumulative average: every batch weighs the same
+            momentum = 1 / (float(self.num_batches_tracked) + 1) if tracked else 0.0
+        stats = (self.running_mean, self.running_var) if tracked else (None, None)
+        parameters = self.weight, self.bias, momentum, self.eps
+        y = sync_batch_norm(input, *stats, *parameters, workers)
+        if tracked:  # last: a batch that raised an error does not count
+            self.num_batches_tracked.add_(1)
+        return y
+
+
+STATISTICS = "running_mean", "running_var", "num_batches_tracked"
+
+
+class SyncBatchNorm(SyncBatchNormForward):
+    """Batch normalization over all workers, in place of torch.nn.SyncBatchNorm.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    In training the moments are those of the batches of all workers of `process_group`
+    (None: of all there are), which may be unequal or empty; every worker must call the
+    layer, forward and backward. Elsewhere, or alone, it is `BatchNorm1d` for any
+    (N, C, ...). Works on CPU tensors with gloo. On CUDA tensors with NCCL it calls
+    the same two collectives; the book's tests do not run those. Statistics are sent in
+    float64, which the device must know.
+    Arguments, defaults, state_dict and dtypes are those of torch.nn.SyncBatchNorm.
+    Gradients of weight and bias are this worker's share, to be averaged with all others
+    by DistributedDataParallel. Costs one all-gather of 1 + 2C numbers forward and one
+    all-reduce of 2C backward. Not supported: torch.func, torch.jit.script.
+    Raises RuntimeError when a worker ends or does not come, see `Workers`.
+    Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all workers.
+    """
+
+    @classmethod
+    def like(cls, layer, process_group=None):
+        """Return this layer with parameters and statistics of a batch norm, shared."""
+        if is_lazy(layer.weight):
+            cure = "call the model on a batch first"
+            raise TypeError(f"{type(layer).__name__} has no number of features; {cure}")
+        sizes = layer.num_features, layer.eps, layer.momentum, layer.affine
+        new = cls(*sizes, layer.track_running_stats, process_group)
+        for name in ("weight", "bias", *STATISTICS):
+            setattr(new, name, getattr(layer, name))
+        return new.train(layer.training)
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module, process_group=None):
+        """Return the module with every batch norm in it replaced, as torch.nn's does.
+
+        module : changed in place, unless it is a batch norm itself. A layer that is
+        used in several places stays one layer.
+        """
+        if isinstance(module, _BatchNorm):
+            return cls.like(module, process_group)
+        made = {}
+        for parent in list(module.modules()):
+            for name, child in parent._modules.items():
+                if isinstance(child, _BatchNorm):
+                    if child not in made:
+                        made[child] = cls.like(child, process_group)
+                    parent._modules[name] = made[child]
+        return module
