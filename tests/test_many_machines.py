@@ -222,6 +222,19 @@ def test_a_lazy_layer_is_not_converted_silently():
         SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.LazyBatchNorm1d()))
 
 
+def test_chapter_15_recognises_the_layer(monkeypatch):
+    x = torch.randn(32, 3) + 5
+    model = nn.Sequential(SyncBatchNorm(3))
+    bnlib.recalibrate(model, [x[:20], x[20:]], progress=False)
+    assert_close(model[0].running_mean, x.mean(dim=0))
+    assert_close(model[0].running_var, x.var(dim=0))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
+    for layer, found in ((model[0], False), (BatchNorm1d(3), True)):
+        report = bnlib.diagnose(nn.Sequential(layer).train(), x)
+        assert ("unsynchronized" in {finding.code for finding in report}) == found
+
+
 def test_bnlib_needs_no_distributed():
     code = (
         "import torch; torch.distributed.is_available = lambda: False\n"

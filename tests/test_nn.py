@@ -19,7 +19,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 from bnlib import fold
-from bnlib.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bnlib.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 from bnlib.nn.functional import batch_norm
 
 LAYERS = {
@@ -716,7 +716,9 @@ def test_a_folded_convolution_is_the_same_function(library, affine):
     assert count == 48
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm1d, BatchNorm1d, nn.SyncBatchNorm])
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d, BatchNorm1d, nn.SyncBatchNorm, SyncBatchNorm]
+)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_folded_linear_layer_is_the_same_function(norm, bias):
     linear, batch_norm = nn.Linear(4, 3, bias=bias).double(), frozen(norm, 3)

@@ -60,7 +60,7 @@ def along_outputs(scale, layer):
 
 PLAIN = torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d
 TRANSPOSED = tuple(getattr(torch.nn, f"ConvTranspose{n}d") for n in (1, 2, 3))
-BATCH_NORMS = tuple(getattr(torch.nn, f"BatchNorm{n}d") for n in (1, 2, 3))
+BATCH_NORMS = (torch.nn.modules.batchnorm._BatchNorm,)  # the synchronized ones, too
 
 
 def check_layer(layer):
@@ -88,7 +88,7 @@ def check_layer(layer):
 def check_frozen(batch_norm, channels, dims):
     """Raise TypeError or ValueError, with a cure, for an unusable batch norm."""
     got = type(batch_norm).__name__
-    if not isinstance(batch_norm, (*BATCH_NORMS, torch.nn.SyncBatchNorm)):
+    if not isinstance(batch_norm, BATCH_NORMS):
         what = f"batch_norm must be a BatchNorm1d, 2d or 3d, got {got}"
         raise TypeError(f"{what}; pass the layer first, then its batch norm")
     if batch_norm.training:

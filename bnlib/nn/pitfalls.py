@@ -83,7 +83,7 @@ __all__ = [
 ]
 
 
-POOLED = (*BATCH_NORMS, torch.nn.SyncBatchNorm, BatchRenorm)
+POOLED = (*BATCH_NORMS, BatchRenorm)
 NORMS = (
     *POOLED, DecorrelatedBatchNorm, torch.nn.modules.instancenorm._InstanceNorm,
     torch.nn.GroupNorm, torch.nn.LayerNorm, torch.nn.RMSNorm,
@@ -821,7 +821,7 @@ def unsynchronized(seen):
     started = distributed.is_available() and distributed.is_initialized()
     if started and distributed.get_world_size() > 1:
         for use in seen.uses:
-            synced = isinstance(use.layer, torch.nn.SyncBatchNorm)
+            synced = hasattr(use.layer, "process_group")  # torch's or ours
             if use.layer.training and not synced:
                 what = f"{use.values} values per channel here, none from the other"
                 what += f" {distributed.get_world_size() - 1} processes"
