@@ -72,16 +72,16 @@ def test_float32_far_from_zero():
     np.testing.assert_allclose(var, x.var(axis=0), rtol=1e-3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_half_precision_is_merged_in_float32(dtype, library):
+@pytest.mark.parametrize(
+    ("library", "dtype"),  # numpy has no bfloat16
+    [("numpy", torch.float16), ("torch", torch.float16), ("torch", torch.bfloat16)],
+)
+def test_half_precision_is_merged_in_float32(library, dtype):
     counts = torch.tensor([60_000, 60_000, 60_000])  # their sum overflows float16
     means = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).to(dtype)
     arrays = counts, means, means**2
     exact = bnlib.merge_moments(counts, means.double(), (means**2).double())
     if library == "numpy":
-        if dtype == torch.bfloat16:
-            pytest.skip("numpy has no bfloat16")
         arrays = [a.numpy() for a in arrays]
     got = bnlib.merge_moments(*arrays)
     for one, wanted in zip(got, exact, strict=True):
@@ -122,6 +122,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_merged_says_why(case):
     arguments, kind, message = BAD[case]
