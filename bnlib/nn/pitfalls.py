@@ -541,7 +541,7 @@ def momentum_sense(seen):
 def few_values(seen):
     """Find layers that take statistics from fewer than 16 values per channel."""
     for use in seen.uses:
-        synced = isinstance(use.layer, torch.nn.SyncBatchNorm)  # sees more than this
+        synced = hasattr(use.layer, "process_group")  # sees more than this
         if use.layer.training and 0 < use.values < 16 and not synced:
             off = 1 / (2 * max(use.values - 1, 1)) ** 0.5
             what = f"{use.values} values per channel: σ is uncertain by {off:.0%}"
