@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import affine, batch_norm, moments, normalize
+from bnlib.checker import CheckResult, check, progress
 from bnlib.covariate_shift import ActivationRecorder, drift
 from bnlib.gradient_checking import gradcheck, numerical_gradient, relative_error
 from bnlib.inception import local_response_norm, local_response_norm_backward
@@ -79,6 +80,9 @@ __all__ = [  # in the order of the chapters
     "fold_model",
     "diagnose",
     "merge_moments",
+    "check",
+    "CheckResult",
+    "progress",
 ]
 _NEED_TORCH = {  # loaded on first use
     "fold": "bnlib.nn.convolution",

@@ -1,0 +1,510 @@
+"""Right solutions of every exercise in many styles: none of them may raise an alarm."""
+
+import math
+
+import numpy as np
+
+# --------------------------------------------------------------------- whitening
+
+
+def zca_by_svd(x, eps):
+    centred = x - np.mean(x, 0)
+    u, s, vt = np.linalg.svd(centred, full_matrices=False)
+    scale = s / np.sqrt(s**2 / len(x) + eps)
+    return (u * scale) @ vt
+
+
+def zca_eps_on_the_diagonal(x, eps):
+    centred = x - x.mean(0, keepdims=True)
+    sigma = np.einsum("ni,nj->ij", centred, centred) / x.shape[0]
+    values, vectors = np.linalg.eigh(sigma + eps * np.eye(x.shape[1]))
+    return centred @ vectors @ np.diag(values**-0.5) @ vectors.T
+
+
+def zca_general_eig(x, eps):
+    sigma = np.cov(x, rowvar=False, bias=True)
+    values, vectors = np.linalg.eig(np.atleast_2d(sigma))
+    root = vectors @ np.diag(1 / np.sqrt(values.real + eps)) @ np.linalg.inv(vectors)
+    return (x - x.mean(axis=0)) @ root.real
+
+
+# ----------------------------------------------------------------------- moments
+
+
+def moments_loops(x):
+    n, c = x.shape
+    mean, var = [0.0] * c, [0.0] * c
+    for j in range(c):
+        for i in range(n):
+            mean[j] += x[i, j] / n
+        for i in range(n):
+            var[j] += (x[i, j] - mean[j]) ** 2 / n
+    return mean, var
+
+
+def moments_numpy(x):
+    return np.mean(x, axis=0), np.var(x, axis=0)
+
+
+def moments_welford(x):
+    mean, m2 = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for n, row in enumerate(x, start=1):
+        delta = row - mean
+        mean = mean + delta / n
+        m2 = m2 + delta * (row - mean)
+    return mean, m2 / len(x)
+
+
+def moments_keepdims(x):
+    mean = x.mean(axis=0, keepdims=True)
+    return mean, ((x - mean) ** 2).mean(axis=0, keepdims=True)
+
+
+def moments_pivot(x):
+    shifted = (x - x[0]).astype(np.float64)
+    mean = shifted.mean(0)
+    return x[0] + mean, (shifted**2).mean(0) - mean**2
+
+
+# ------------------------------------------------------------- batch norm, forward
+
+
+def forward_one_line(x, gamma, beta, eps):
+    return gamma * (x - x.mean(0)) / (x.var(0) + eps) ** 0.5 + beta
+
+
+def forward_loops(x, gamma, beta, eps):
+    y = np.empty(x.shape)
+    for j in range(x.shape[1]):
+        column = [float(v) for v in x[:, j]]
+        mean = sum(column) / len(column)
+        var = sum((v - mean) ** 2 for v in column) / len(column)
+        for i, v in enumerate(column):
+            y[i, j] = gamma[j] * (v - mean) / math.sqrt(var + eps) + beta[j]
+    return y
+
+
+def forward_einsum(x, gamma, beta, eps):
+    centred = x - np.einsum("nc->c", x) / len(x)
+    var = np.einsum("nc,nc->c", centred, centred) / len(x)
+    return np.einsum("nc,c->nc", centred, gamma / np.sqrt(var + eps)) + beta[None]
+
+
+def forward_scale_and_shift(x, gamma, beta, eps):
+    mean, var = x.mean(axis=0), x.var(axis=0)
+    a = gamma / np.sqrt(var + eps)
+    return a * x + (beta - a * mean)
+
+
+def forward_longdouble(x, gamma, beta, eps):
+    wide = x.astype(np.longdouble)
+    mean = wide.mean(axis=0)
+    var = ((wide - mean) ** 2).mean(axis=0)
+    return gamma * (wide - mean) / np.sqrt(var + eps) + beta
+
+
+def forward_float32(x, gamma, beta, eps):
+    x = x.astype(np.float32)
+    mean = x.mean(axis=0)
+    var = ((x - mean) ** 2).mean(axis=0)
+    y = gamma * (x - mean) / np.sqrt(var + np.float32(eps)) + beta
+    return y.astype(np.float32)
+
+
+def forward_transposed(x, gamma, beta, eps):
+    rows = x.T
+    xhat = rows - rows.mean(axis=1, keepdims=True)
+    xhat = xhat / np.sqrt((xhat**2).mean(axis=1, keepdims=True) + eps)
+    return (gamma[:, None] * xhat + beta[:, None]).T
+
+
+def forward_keyword_order(eps, beta, gamma, x):
+    return forward_one_line(x, gamma, beta, eps)
+
+
+def forward_lists(x, gamma, beta, eps):
+    return forward_one_line(x, gamma, beta, eps).tolist()
+
+
+# ------------------------------------------------------------ batch norm, backward
+
+
+def backward_staged(dy, x, gamma, eps):
+    """The computational graph, node by node, as CS231n teaches it."""
+    n = x.shape[0]
+    mu = x.mean(axis=0)
+    xmu = x - mu
+    var = (xmu**2).mean(axis=0)
+    sqrtvar = np.sqrt(var + eps)
+    ivar = 1.0 / sqrtvar
+    dbeta = dy.sum(axis=0)
+    dgamma = np.sum(dy * xmu * ivar, axis=0)
+    dxhat = dy * gamma
+    divar = np.sum(dxhat * xmu, axis=0)
+    dxmu1 = dxhat * ivar
+    dsqrtvar = -1.0 / (sqrtvar**2) * divar
+    dvar = 0.5 / sqrtvar * dsqrtvar
+    dsq = np.ones_like(x) / n * dvar
+    dxmu2 = 2 * xmu * dsq
+    dx1 = dxmu1 + dxmu2
+    dmu = -np.sum(dx1, axis=0)
+    return dx1 + np.ones_like(x) * dmu / n, dgamma, dbeta
+
+
+def backward_collapsed(dy, x, gamma, eps):
+    n = len(x)
+    inv = (x.var(0) + eps) ** -0.5
+    xhat = (x - x.mean(0)) * inv
+    dbeta, dgamma = dy.sum(0), (dy * xhat).sum(0)
+    return gamma * inv / n * (n * dy - dbeta - xhat * dgamma), dgamma, dbeta
+
+
+def backward_paper(dy, x, gamma, eps):
+    """The six equations of the paper, section 3."""
+    m, mean, var = len(x), x.mean(axis=0), x.var(axis=0)
+    dxhat = dy * gamma
+    dvar = (dxhat * (x - mean) * -0.5 * (var + eps) ** -1.5).sum(axis=0)
+    dmean = (dxhat * -1 / np.sqrt(var + eps)).sum(axis=0)
+    dmean = dmean + dvar * (-2 * (x - mean)).sum(axis=0) / m
+    dx = dxhat / np.sqrt(var + eps) + dvar * 2 * (x - mean) / m + dmean / m
+    xhat = (x - mean) / np.sqrt(var + eps)
+    return [dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)]
+
+
+def backward_jacobian(dy, x, gamma, eps):
+    n, c = x.shape
+    dx, dgamma = np.zeros(x.shape), np.zeros(c)
+    for j in range(c):
+        std = np.sqrt(x[:, j].var() + eps)
+        xhat = (x[:, j] - x[:, j].mean()) / std
+        jacobian = (np.eye(n) - 1 / n - np.outer(xhat, xhat) / n) / std
+        dx[:, j] = jacobian.T @ (gamma[j] * dy[:, j])
+        dgamma[j] = xhat @ dy[:, j]
+    return dx, dgamma, dy.sum(axis=0)
+
+
+# ---------------------------------------------------------- running and inference
+
+
+def running_in_steps(running_mean, running_var, x, momentum):
+    batch_mean = x.mean(axis=0)
+    batch_var = ((x - batch_mean) ** 2).sum(axis=0) / (x.shape[0] - 1)
+    new_mean = running_mean + momentum * (batch_mean - running_mean)
+    new_var = running_var + momentum * (batch_var - running_var)
+    return new_mean, new_var
+
+
+def running_corrected(running_mean, running_var, x, momentum):
+    n = x.shape[0]
+    keep = 1 - momentum
+    var = np.var(x, axis=0) * n / (n - 1)
+    mean = keep * running_mean + momentum * x.sum(0) / n
+    return np.array([mean, keep * running_var + momentum * var])
+
+
+def running_average(running_mean, running_var, x, momentum):
+    stats = [
+        (running_mean, np.mean(x, 0)),
+        (running_var, np.cov(x.T).reshape(x.shape[1], -1).diagonal()),
+    ]
+    return tuple(np.average(s, axis=0, weights=[1 - momentum, momentum]) for s in stats)
+
+
+def inference_folded(x, gamma, beta, running_mean, running_var, eps):
+    a = gamma * (running_var + eps) ** -0.5
+    return x * a + (beta - running_mean * a)
+
+
+def inference_rows(x, gamma, beta, running_mean, running_var, eps):
+    std = np.sqrt(running_var + eps)
+    return np.stack([gamma * ((row - running_mean) / std) + beta for row in x])
+
+
+def inference_loops(x, gamma, beta, running_mean, running_var, eps):
+    return [
+        [
+            (v - m) / math.sqrt(s + eps) * g + b
+            for v, g, b, m, s in zip(
+                row, gamma, beta, running_mean, running_var, strict=True
+            )
+        ]
+        for row in x
+    ]
+
+
+def fold_diag(weight, bias, gamma, beta, mean, var, eps):
+    a = np.diag(gamma / np.sqrt(var + eps))
+    return a @ weight, a @ (bias - mean) + beta
+
+
+def fold_loops(weight, bias, gamma, beta, mean, var, eps):
+    new_weight, new_bias = np.zeros(weight.shape), np.zeros(bias.shape)
+    for o in range(len(bias)):
+        a = gamma[o] / (var[o] + eps) ** 0.5
+        new_weight[o] = a * weight[o]
+        new_bias[o] = a * bias[o] - a * mean[o] + beta[o]
+    return new_weight, new_bias
+
+
+def fold_by_probing(weight, bias, gamma, beta, mean, var, eps):
+    def both(x):
+        return gamma * (weight @ x + bias - mean) / np.sqrt(var + eps) + beta
+
+    zero = np.zeros(weight.shape[1])
+    columns = [both(e) - both(zero) for e in np.eye(weight.shape[1])]
+    return np.stack(columns, axis=1), both(zero)
+
+
+# ------------------------------------------------------------------------- images
+
+
+def conv_flattened(x, gamma, beta, eps):
+    n, c, h, w = x.shape
+    flat = x.transpose(0, 2, 3, 1).reshape(-1, c)
+    y = gamma * (flat - flat.mean(0)) / np.sqrt(flat.var(0) + eps) + beta
+    return y.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+
+def conv_channels(x, gamma, beta, eps):
+    y = np.zeros_like(x)
+    for c in range(x.shape[1]):
+        channel = x[:, c]
+        y[:, c] = (
+            gamma[c] * (channel - channel.mean()) / np.sqrt(channel.var() + eps)
+            + beta[c]
+        )
+    return y
+
+
+def conv_einsum(x, gamma, beta, eps):
+    m = x.size / x.shape[1]
+    mean = np.einsum("nchw->c", x) / m
+    centred = x - mean[None, :, None, None]
+    std = np.sqrt(np.einsum("nchw,nchw->c", centred, centred) / m + eps)
+    return np.einsum("nchw,c->nchw", centred, gamma / std) + beta[:, None, None]
+
+
+def _as_rows(function):
+    def images(dy, x, gamma, eps):
+        n, c, h, w = x.shape
+        dy, x = (a.transpose(0, 2, 3, 1).reshape(-1, c) for a in (dy, x))
+        dx, dgamma, dbeta = function(dy, x, gamma, eps)
+        return dx.reshape(n, h, w, c).transpose(0, 3, 1, 2), dgamma, dbeta
+
+    return images
+
+
+def conv_backward_collapsed(dy, x, gamma, eps):
+    a, g = (0, 2, 3), gamma[:, None, None]
+    m = x.shape[0] * x.shape[2] * x.shape[3]
+    mean, var = x.mean(a, keepdims=True), x.var(a, keepdims=True)
+    xhat = (x - mean) / np.sqrt(var + eps)
+    dbeta, dgamma = dy.sum(a), (dy * xhat).sum(a)
+    dx = m * dy - dbeta[:, None, None] - xhat * dgamma[:, None, None]
+    return g * dx / (m * np.sqrt(var + eps)), dgamma, dbeta
+
+
+# ------------------------------------------------------------------------- renorm
+
+
+def renorm_min_max(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    mean = x.mean(0)
+    std = (x.var(0) + eps) ** 0.5
+    r = np.maximum(np.minimum(std / running_std, rmax), 1 / rmax)
+    d = np.maximum(np.minimum((mean - running_mean) / running_std, dmax), -dmax)
+    return (r * (x - mean) / std + d) * gamma + beta
+
+
+def renorm_columns(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    columns = []
+    for c, column in enumerate(x.T):
+        mean, std = column.mean(), math.sqrt(column.var() + eps)
+        r = min(max(std / running_std[c], 1 / rmax), rmax)
+        d = min(max((mean - running_mean[c]) / running_std[c], -dmax), dmax)
+        columns.append(gamma[c] * ((column - mean) / std * r + d) + beta[c])
+    return np.array(columns).T
+
+
+def renorm_scale_shift(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    mean, std = np.mean(x, 0), np.sqrt(np.var(x, 0) + eps)
+    r = (std / running_std).clip(1 / rmax, rmax)
+    d = ((mean - running_mean) / running_std).clip(-dmax, dmax)
+    centred = x - mean
+    return centred * (gamma * r / std) + (gamma * d + beta)
+
+
+def _r_and_d(x, running_mean, running_std, rmax, dmax, eps):
+    mean, std = x.mean(0), np.sqrt(x.var(0) + eps)
+    r = np.clip(std / running_std, 1 / rmax, rmax)
+    return (
+        std,
+        (x - mean) / std,
+        r,
+        np.clip((mean - running_mean) / running_std, -dmax, dmax),
+    )
+
+
+def _renorm_backward(plain):
+    def backward(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
+        _, _, r, d = _r_and_d(x, running_mean, running_std, rmax, dmax, eps)
+        dx, dgamma, dbeta = plain(dy, x, gamma * r, eps)
+        return dx, r * dgamma + d * dbeta, dbeta
+
+    return backward
+
+
+# --------------------------------------------------------------------- other axes
+
+
+def layer_transposed(x, gamma, beta, eps):
+    t = x.T
+    return ((t - t.mean(0)) / np.sqrt(t.var(0) + eps)).T * gamma + beta
+
+
+def layer_rows(x, gamma, beta, eps):
+    rows = [(r - r.mean()) / math.sqrt(r.var() + eps) * gamma + beta for r in x]
+    return np.array(rows)
+
+
+def layer_none_axis(x, gamma, beta, eps):
+    mean = np.mean(x, axis=-1)[:, None]
+    std = np.sqrt(np.mean(np.square(x - mean), axis=-1) + eps)[:, None]
+    return gamma[None, :] * (x - mean) / std + beta[None, :]
+
+
+def layer_backward_transposed(dy, x, gamma, eps):
+    g, t = (dy * gamma).T, x.T
+    xmu = t - t.mean(0)
+    ivar = 1 / np.sqrt(t.var(0) + eps)
+    n = len(t)
+    dvar = (g * xmu).sum(0) * -0.5 * ivar**3
+    dmu = -(g * ivar).sum(0) - 2 * dvar * xmu.mean(0)
+    dx = (g * ivar + 2 * xmu * dvar / n + dmu / n).T
+    return dx, (dy.T * xmu * ivar).T.sum(0), dy.sum(0)
+
+
+def layer_backward_rows(dy, x, gamma, eps):
+    dx, dgamma = np.zeros_like(x), np.zeros_like(gamma)
+    for i, (row, up) in enumerate(zip(x, dy, strict=True)):
+        std = np.sqrt(row.var() + eps)
+        xhat = (row - row.mean()) / std
+        g = gamma * up
+        dx[i] = (g - g.mean() - xhat * (g * xhat).mean()) / std
+        dgamma = dgamma + up * xhat
+    return dx, dgamma, np.add.reduce(dy)
+
+
+def layer_backward_sums(dy, x, gamma, eps):
+    d = x.shape[1]
+    inv = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + eps)
+    xhat = (x - x.mean(axis=-1, keepdims=True)) * inv
+    g = dy * gamma
+    s1, s2 = g.sum(-1, keepdims=True), (g * xhat).sum(-1, keepdims=True)
+    return inv / d * (d * g - s1 - xhat * s2), (dy * xhat).sum(0), dy.sum(0)
+
+
+def group_split(x, gamma, beta, num_groups, eps):
+    parts = np.split(x, num_groups, axis=1)
+    parts = [
+        (p - p.mean((1, 2, 3), keepdims=True))
+        / np.sqrt(p.var((1, 2, 3), keepdims=True) + eps)
+        for p in parts
+    ]
+    return np.concatenate(parts, 1) * gamma[:, None, None] + beta[:, None, None]
+
+
+def group_five_axes(x, gamma, beta, num_groups, eps):
+    n, c, h, w = x.shape
+    v = x.reshape(n, num_groups, c // num_groups, h, w)
+    v = v - v.mean(axis=(2, 3, 4), keepdims=True)
+    v = v / np.sqrt((v * v).mean(axis=(2, 3, 4), keepdims=True) + eps)
+    return v.reshape(n, c, h, w) * gamma[None, :, None, None] + beta.reshape(1, c, 1, 1)
+
+
+def group_loops(x, gamma, beta, num_groups, eps):
+    y, size = x.copy(), x.shape[1] // num_groups
+    for i in range(x.shape[0]):
+        for k in range(0, x.shape[1], size):
+            part = x[i, k : k + size]
+            y[i, k : k + size] = (part - part.mean()) / np.sqrt(part.var() + eps)
+    return y * gamma.reshape(-1, 1, 1) + beta.reshape(-1, 1, 1)
+
+
+def rms_norm_of_rows(x, gamma, eps):
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x * gamma / np.sqrt(length**2 / x.shape[1] + eps)
+
+
+def rms_rows(x, gamma, eps):
+    return np.array([gamma * r / math.sqrt((r @ r) / r.size + eps) for r in x])
+
+
+def rms_reciprocal(x, gamma, eps):
+    scale = (np.square(x).mean(-1, keepdims=True) + eps) ** -0.5
+    return np.multiply(x, scale) * gamma
+
+
+# -------------------------------------------------------------------------- merge
+
+
+def merge_two_at_a_time(counts, means, variances):
+    n, mean, m2 = 0, 0 * means[0], 0 * means[0]
+    for k, m, v in zip(counts, means, variances, strict=True):
+        delta, total = m - mean, n + k
+        mean = mean + delta * k / total
+        m2 = m2 + v * k + delta**2 * n * k / total
+        n = total
+    return mean, m2 / n
+
+
+def merge_average(counts, means, variances):
+    mean = np.average(means, axis=0, weights=counts)
+    within = np.average(variances, axis=0, weights=counts)
+    return mean, within + np.average((means - mean) ** 2, axis=0, weights=counts)
+
+
+def merge_pairs(counts, means, variances):
+    """The between part from the distances of all pairs of workers."""
+    w = counts / np.sum(counts)
+    between = 0
+    for i in range(len(w)):
+        for j in range(i):
+            between = between + w[i] * w[j] * (means[i] - means[j]) ** 2
+    return w @ means, w @ variances + between
+
+
+RIGHT = {
+    "zca_whiten": (zca_by_svd, zca_eps_on_the_diagonal, zca_general_eig),
+    "moments": (
+        *(moments_loops, moments_numpy, moments_welford, moments_keepdims),
+        moments_pivot,
+    ),
+    "batch_norm_forward": (
+        *(forward_one_line, forward_loops, forward_einsum, forward_scale_and_shift),
+        *(forward_longdouble, forward_float32, forward_transposed),
+        *(forward_keyword_order, forward_lists),
+    ),
+    "batch_norm_backward": (
+        *(backward_staged, backward_collapsed, backward_paper, backward_jacobian),
+    ),
+    "update_running": (running_in_steps, running_corrected, running_average),
+    "batch_norm_inference": (inference_folded, inference_rows, inference_loops),
+    "fold_linear": (fold_diag, fold_loops, fold_by_probing),
+    "conv_batch_norm": (conv_flattened, conv_channels, conv_einsum),
+    "conv_batch_norm_backward": (
+        conv_backward_collapsed,
+        *(_as_rows(f) for f in (backward_staged, backward_paper, backward_jacobian)),
+    ),
+    "batch_renorm": (renorm_min_max, renorm_columns, renorm_scale_shift),
+    "batch_renorm_backward": tuple(
+        _renorm_backward(f)
+        for f in (backward_staged, backward_collapsed, backward_jacobian)
+    ),
+    "layer_norm": (layer_transposed, layer_rows, layer_none_axis),
+    "layer_norm_backward": (
+        *(layer_backward_transposed, layer_backward_rows, layer_backward_sums),
+    ),
+    "group_norm": (group_split, group_five_axes, group_loops),
+    "rms_norm": (rms_norm_of_rows, rms_rows, rms_reciprocal),
+    "merge_moments": (merge_two_at_a_time, merge_average, merge_pairs),
+}

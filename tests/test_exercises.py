@@ -1,0 +1,558 @@
+"""The exercises and their checker: mistakes get names, right answers get through."""
+
+import ast
+import contextlib
+import importlib
+import io
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from right_answers import RIGHT, forward_one_line
+from wrong_answers import WRONG
+
+import bnlib
+from bnlib import checker
+from bnlib.exercises import EXERCISES, WORDS, code_of, words_for
+
+NAMES = sorted(EXERCISES)
+every_exercise = pytest.mark.parametrize("name", NAMES)
+quick = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# What the contract of the checker promises to know by these names.
+CODES = set(
+    """
+wrong-axis unbiased-variance biased-running-variance std-instead-of-variance
+variance-instead-of-std eps-outside-root missing-eps missing-gamma missing-beta
+missing-affine swapped-gamma-beta affine-before-normalization missing-mean cancellation
+detached-statistics detached-mean detached-variance mean-instead-of-sum
+sum-instead-of-mean missing-scale sign-error wrong-dgamma momentum-reversed
+wrong-running-variance batch-statistics-at-inference forgets-bias unscaled-bias
+per-pixel-statistics per-sample-statistics mean-of-variances missing-clip r-inverted
+d-divided-by-batch-std gradient-through-r-d batch-norm-instead rms-norm-instead
+interleaved-groups batch-in-statistics group-size-for-count unweighted
+missing-between-variance mutates-input wrong-shape wrong-dtype returns-none raises
+too-slow
+""".split()  # noqa: SIM905
+)
+
+
+def same(a, b):
+    a, b = (p if isinstance(p, tuple) else (p,) for p in (a, b))
+    return all(np.allclose(x, y, 1e-9, 1e-9) for x, y in zip(a, b, strict=True))
+
+
+# ------------------------------------------------------------------ the exercises
+
+
+def test_sixteen_exercises_and_all_promised_codes():
+    assert len(EXERCISES) == 16
+    known = {code_of(n) for e in EXERCISES.values() for n in e.mistakes} | set(WORDS)
+    assert known >= CODES
+
+
+@every_exercise
+def test_texts_are_complete(name):
+    exercise = EXERCISES[name]
+    assert exercise.title and exercise.task.endswith(".")
+    assert len(exercise.hints) == 2 and exercise.chapter[:2].isdigit()
+    for text in (exercise.stub, exercise.source):
+        (function,) = ast.parse(text).body
+        assert function.name == name
+        assert tuple(a.arg for a in function.args.args) == exercise.arguments
+    for mistake in exercise.mistakes:
+        says, hint = words_for(exercise, mistake)
+        assert says.endswith((".", "…")) and hint.endswith((".", "?"))
+
+
+@every_exercise
+def test_source_and_stub_run(name):
+    exercise, space = EXERCISES[name], {"np": np}
+    exec(exercise.source, space)
+    assert bnlib.check(name, space[name]).passed
+    exec(exercise.stub, space)
+    assert bnlib.check(name, space[name]).mistakes == ("not-started",)
+
+
+@every_exercise
+def test_recipe_and_solution_agree_with_the_package(name):
+    exercise = EXERCISES[name]
+    for case in exercise.cases:
+        if case.kind == "ordinary":
+            args = case.args.values()
+            assert same(exercise.reference(*args), exercise.solution(*args))
+            assert same(exercise.reference(*args), exercise.mutant()(*args))
+
+
+@every_exercise
+def test_inputs_separate_what_the_catalogue_tells_apart(name):
+    """Few rows and many, gamma and eps that show, shapes that are not square."""
+    cases = EXERCISES[name].cases
+    assert len({case.label for case in cases}) == len(cases)
+    eps = [case.args["eps"] for case in cases if "eps" in case.args]
+    assert not eps or (max(eps) > 1 and min(eps) < 1e-9)
+    if "gamma" in EXERCISES[name].arguments:
+        assert any((case.args["gamma"] < 0).any() for case in cases)
+    shapes = {case.args["x"].shape[:2] for case in cases if "x" in case.args}
+    wide_too = name != "zca_whiten"  # more columns than rows cannot be whitened
+    assert not shapes or {n > m for n, m in shapes} == {True, not wide_too}
+
+
+# -------------------------------------------------------- the catalogue, both ways
+
+
+@every_exercise
+def test_every_mistake_is_flagged_and_named(name):
+    exercise = EXERCISES[name]
+    for mistake in exercise.mistakes:
+        result = bnlib.check(name, exercise.mutant(mistake))
+        assert not result.passed
+        assert code_of(mistake) in result.mistakes, mistake
+        others = set(result.mistakes) - {code_of(mistake), "raises"}
+        assert not others, (mistake, others)
+
+
+@every_exercise
+def test_right_answers_in_any_style_pass(name):
+    assert len(RIGHT[name]) >= 3
+    for function in (EXERCISES[name].solution, EXERCISES[name].reference, *RIGHT[name]):
+        result = bnlib.check(name, function)
+        assert result.passed and result.mistakes == (), (function, result)
+
+
+@pytest.mark.parametrize("entry", WRONG, ids=lambda e: f"{e[0]}-{e[1].__name__}")
+def test_answers_of_learners(entry):
+    name, function, codes = entry
+    start = time.thread_time()
+    result = bnlib.check(name, function)
+    assert time.thread_time() - start < 1
+    assert not result.passed
+    assert set(result.mistakes) & (codes or {"unknown"}), result
+
+
+def test_a_sample_of_pairs_is_flagged_and_at_least_half_named():
+    rng = np.random.default_rng(0)
+    named = total = 0
+    for exercise in EXERCISES.values():
+        for i in rng.choice(len(exercise.pairs), size=20, replace=False):
+            pair = exercise.pairs[i]
+            result = bnlib.check(exercise.name, exercise.mutant(*pair))
+            assert not result.passed, pair
+            total += 1
+            named += bool({code_of(n) for n in pair} & set(result.mistakes))
+    assert named >= 0.95 * total
+
+
+pairs = st.sampled_from(NAMES).flatmap(
+    lambda name: st.tuples(st.just(name), st.sampled_from(EXERCISES[name].pairs))
+)
+
+
+@given(pairs)
+@quick
+def test_two_mistakes_at_once_are_always_flagged(drawn):
+    name, pair = drawn
+    assert not bnlib.check(name, EXERCISES[name].mutant(*pair)).passed
+
+
+answers = st.sampled_from(NAMES).flatmap(
+    lambda name: st.tuples(
+        st.just(name), st.sampled_from((EXERCISES[name].solution, *RIGHT[name]))
+    )
+)
+EXACT = ("zca_whiten",)  # numpy has no eigenvectors in extended precision
+
+
+@given(
+    answers,
+    st.sampled_from([np.float64, np.longdouble]),
+    st.sampled_from(["C", "F"]),
+    st.sampled_from([np.asarray, np.ndarray.tolist, torch.from_numpy]),
+    st.floats(0.25, 4),
+)
+@quick
+def test_variations_of_right_answers_pass(drawn, dtype, order, container, scale):
+    """Other precision inside, layout, container; all but xhat in other units."""
+    name, function = drawn
+    dtype = np.float64 if name in EXACT else dtype
+
+    def inside(a):
+        return np.array(a, dtype, order=order) if np.ndim(a) else a
+
+    def varied(*args):
+        args = [a if np.asarray(a).dtype.kind == "i" else inside(a) for a in args]
+        result = function(*args)
+        parts = result if isinstance(result, tuple) else (result,)
+        parts = [np.asarray(p, np.float64) * scale / scale for p in parts]
+        parts = tuple(container(np.ascontiguousarray(p)) for p in parts)
+        return parts if isinstance(result, tuple) or len(parts) > 1 else parts[0]
+
+    if len(EXERCISES[name].outputs) > 1 and not isinstance(
+        function(*EXERCISES[name].cases[0].args.values()), tuple
+    ):
+        varied = function
+    result = bnlib.check(name, varied)
+    assert result.passed, result
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"zca_whiten"}))
+def test_single_precision_passes(name):
+    solution = EXERCISES[name].solution
+
+    def single(*args):
+        args = [
+            a.astype(np.float32) if getattr(a, "dtype", None) == np.float64 else a
+            for a in args
+        ]
+        return solution(*args)
+
+    result = bnlib.check(name, single)
+    assert result.passed, result
+
+
+# ------------------------------------------------------------------------- manners
+
+
+def right(x, gamma, beta, eps):
+    return forward_one_line(x, gamma, beta, eps)
+
+
+def verdict(function, name="batch_norm_forward"):
+    return bnlib.check(name, function)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda y: None, "returns-none"),
+        (lambda y: (y, y), "wrong-outputs"),
+        (lambda y: (y,), "wrong-outputs"),
+        (lambda y: {"y": y}, "wrong-outputs"),
+        (lambda y: "y", "wrong-outputs"),
+        (lambda y: (row for row in y), "wrong-outputs"),
+        (lambda y: y[..., None], "wrong-shape"),
+        (lambda y: y.T, "wrong-shape"),
+        (lambda y: y.sum(), "wrong-shape"),
+        (lambda y: [[1], [1, 2]], "wrong-dtype"),
+        (lambda y: y.astype(complex), "wrong-dtype"),
+        (lambda y: y.astype(np.float16), "wrong-dtype"),
+        (lambda y: y.astype(int), "wrong-dtype"),
+        (lambda y: y * np.nan, "not-finite"),
+        (lambda y: 1 / 0, "raises"),
+        (lambda y: sys.exit(1), "raises"),
+        (lambda y: y + np.random.rand(*y.shape), "not-deterministic"),
+        (lambda y: y + np.cos(y), "unknown"),
+    ],
+)
+def test_what_is_wrong_whatever_the_numbers(change, code):
+    def answer(x, gamma, beta, eps):
+        return change(right(x, gamma, beta, eps))
+
+    result = verdict(answer)
+    assert result.mistakes == (code,), result
+    assert not result.passed and not result
+
+
+def test_none_among_several_outputs():
+    def answer(dy, x, gamma, eps):
+        return dy, None, dy.sum(0)
+
+    assert verdict(answer, "batch_norm_backward").mistakes == ("returns-none",)
+
+
+def test_errors_name_the_learners_line():
+    def answer(x, gamma, beta, eps):
+        mean = x.mean(axis=0)
+        return np.concatenate([x, mean])
+
+    result = verdict(answer)
+    assert result.mistakes == ("raises",)
+    text = " ".join(result.message.split())
+    assert "line 3 of answer: return np.concatenate([x, mean])" in text
+
+
+def test_own_arrays_are_left_alone_and_writing_into_the_input_is_noticed():
+    before = [
+        [np.copy(a) for a in case.args.values()]
+        for case in EXERCISES["batch_norm_forward"].cases
+    ]
+
+    def in_place(x, gamma, beta, eps):
+        y = right(x, gamma, beta, eps)
+        x *= 0
+        return y
+
+    result = verdict(in_place)
+    assert result.mistakes == ("mutates-input",) and "x changes" in result.message
+    assert verdict(right).passed
+    for case, arrays in zip(EXERCISES["batch_norm_forward"].cases, before, strict=True):
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(case.args.values(), arrays, strict=True)
+        )
+
+
+def test_two_kinds_of_mistakes_are_both_named():
+    def answer(x, gamma, beta, eps):
+        x -= x.mean(axis=0)
+        return gamma * x / np.sqrt(x.var(axis=0, ddof=1) + eps) + beta
+
+    result = verdict(answer)
+    assert result.mistakes == ("unbiased-variance", "mutates-input")
+
+
+def test_arguments_by_position_by_name_or_in_another_order():
+    assert verdict(lambda a, b, c, d: right(a, b, c, d)).passed
+    assert verdict(lambda eps, x, beta, gamma: right(x, gamma, beta, eps)).passed
+    assert verdict(lambda x, gamma, beta, *, eps: right(x, gamma, beta, eps)).passed
+    assert verdict(lambda **k: right(**k)).passed
+    assert verdict(lambda *a: right(*a)).passed
+    assert verdict(lambda x, gamma: x).mistakes == ("wrong-signature",)
+    assert verdict(max).mistakes == ("raises",)
+
+
+def test_the_functions_of_pytorch_are_right():
+    def forward(x, gamma, beta, eps):
+        x, gamma, beta = map(torch.from_numpy, (x, gamma, beta))
+        return torch.nn.functional.batch_norm(x, None, None, gamma, beta, True, 0, eps)
+
+    def backward(dy, x, gamma, eps):
+        x, gamma = (torch.tensor(a, requires_grad=True) for a in (x, gamma))
+        beta = torch.zeros_like(gamma, requires_grad=True)
+        y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, True, 0, eps)
+        y.backward(torch.from_numpy(dy))
+        return x.grad, gamma.grad, beta.grad
+
+    assert verdict(forward).passed
+    assert verdict(lambda *a: forward(*a).requires_grad_()).passed
+    assert verdict(backward, "batch_norm_backward").passed
+    half = verdict(lambda *a: forward(*a).bfloat16())
+    assert half.mistakes == ("wrong-dtype",)
+
+
+def test_nothing_is_printed_and_no_warning_escapes():
+    def chatty(x, gamma, beta, eps):
+        print("hello", x.shape)
+        warnings.warn("careful", stacklevel=1)
+        return right(x, gamma, beta, eps) / np.zeros(1)
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        warnings.simplefilter("error")
+        result = verdict(chatty)
+    assert not out.getvalue() and not err.getvalue()
+    assert result.message.count("hello") == 1
+
+
+# ------------------------------------------------------------------------ time limit
+
+
+def endless(x, gamma, beta, eps):
+    while True:
+        pass
+
+
+def swallows(x, gamma, beta, eps):
+    while True:
+        try:
+            try:  # noqa: SIM105
+                x.mean()
+            except:  # noqa: E722
+                pass
+        except BaseException:
+            continue
+
+
+def sleeps(x, gamma, beta, eps):
+    time.sleep(60)
+
+
+def gives_up(x, gamma, beta, eps):
+    try:
+        endless(x, gamma, beta, eps)
+    except BaseException:
+        return right(x, gamma, beta, eps)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(checker, "LIMIT", 0.3)
+
+
+def state():
+    alarm = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    return *alarm, sys.gettrace(), sys.getprofile(), threading.active_count()
+
+
+@pytest.mark.parametrize("function", [endless, swallows, sleeps, gives_up])
+def test_endless_answers_are_cut_and_leave_nothing_behind(short, function):
+    before, start = state(), time.monotonic()
+    result = verdict(function)
+    assert result.mistakes == ("too-slow",) and "cut off" in result.message
+    assert time.monotonic() - start < 3
+    assert state() == before
+
+
+@pytest.mark.parametrize("function", [endless, swallows, gives_up, right])
+def test_without_signals(short, function):
+    """In a second thread, as in a browser, no alarm can go off."""
+    seen = []
+
+    def work():
+        seen.extend([verdict(function), sys.gettrace()])
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert seen[0].passed == (function is right) and seen[1] is None
+    assert seen[0].mistakes == (() if function is right else ("too-slow",))
+
+
+def test_an_alarm_of_somebody_else_still_goes_off(short):
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(time.monotonic()))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert not verdict(endless).passed
+        time.sleep(0.05)
+        assert len(rang) == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_under_a_tracer_that_stays(short):
+    lines = []
+
+    def tracer(frame, event, arg):
+        lines.append(event)
+        return tracer
+
+    sys.settrace(tracer)
+    try:
+        passed, cut = verdict(right).passed, verdict(endless).mistakes
+        assert sys.gettrace() is tracer
+    finally:
+        sys.settrace(None)
+    assert passed and cut == ("too-slow",) and "line" in lines
+
+
+def test_the_user_may_interrupt():
+    def interrupted(x, gamma, beta, eps):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verdict(interrupted)
+    assert sys.gettrace() is None
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+# --------------------------------------------------------------------- what is shown
+
+
+def test_message_and_table_say_the_same():
+    def answer(x, gamma, beta, eps):
+        return gamma * (x - x.mean(0)) / (x.std(0) + eps) + beta
+
+    result = verdict(answer)
+    assert result.mistakes == ("eps-outside-root",)
+    assert str(result) == result.message == repr(result)
+    html = result._repr_html_()
+    for text in ("not yet", "eps = 3", "[[-0.5], [0.5]]", "[[-0.25], [0.25]]", "Hint"):
+        assert text in result.message and text in html
+    assert max(map(len, result.message.splitlines())) <= 80
+
+
+def test_html_is_escaped():
+    def answer(x, gamma, beta, eps):
+        print("<script>alert(1)</script>")
+        raise ValueError("<img src=x onerror=alert(2)>")
+
+    html = verdict(answer)._repr_html_()
+    assert "<script" not in html and "<img" not in html and "&lt;img" in html
+
+
+@every_exercise
+def test_no_message_gives_the_solution_away(name):
+    exercise = EXERCISES[name]
+    lines = [n.strip() for n in exercise.source.splitlines()[1:] if len(n) > 30]
+    for mistake in exercise.mistakes:
+        message = bnlib.check(name, exercise.mutant(mistake)).message
+        assert not any(line in message for line in lines)
+        assert "Hint: " in message and "expected" in message
+
+
+def test_unknown_mistakes_come_with_what_can_be_said():
+    factor = verdict(lambda x, gamma, beta, eps: 3 * right(x, gamma, beta, eps))
+    assert "y is 3 times what it should be" in " ".join(factor.message.split())
+
+    def shifted(dy, x, gamma, eps):
+        dx, *rest = EXERCISES["batch_norm_backward"].solution(dy, x, gamma, eps)
+        return dx + np.cos(x), *rest
+
+    result = verdict(shifted, "batch_norm_backward")
+    assert result.mistakes == ("unknown",)
+    assert "dx should sum to 0 over each column" in " ".join(result.message.split())
+
+
+def test_unknown_exercise_lists_the_known_ones():
+    with pytest.raises(ValueError, match="did you mean 'batch_norm_forward'") as error:
+        bnlib.check("batch_norm_forwards", right)
+    assert all(name in str(error.value) for name in NAMES)
+    with pytest.raises(TypeError, match="without parentheses"):
+        bnlib.check("moments", 3)
+
+
+def test_progress_is_kept_in_memory_only(monkeypatch):
+    monkeypatch.setattr(checker, "_SOLVED", {})
+    assert repr(bnlib.progress()).startswith("0 of 16 exercises solved")
+    verdict(right)
+    verdict(lambda x, gamma, beta, eps: x)
+    bnlib.check("moments", lambda x: x)
+    text = repr(bnlib.progress())
+    assert text.startswith("1 of 16") and "✓ batch_norm_forward" in text
+    assert "… moments" in text
+    bundle = bnlib.progress()._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "1 of 16" in bundle["text/html"] and bundle["text/plain"] == text
+
+
+def test_widget_follows_and_is_optional(monkeypatch):
+    monkeypatch.setattr(checker, "_SOLVED", {})
+    monkeypatch.setattr(checker, "_VIEWS", [])
+    bnlib.progress()._repr_mimebundle_()
+    verdict(right)
+    assert "1 of 16" in checker._VIEWS[0].value
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    assert set(bnlib.progress()._repr_mimebundle_()) == {"text/plain", "text/html"}
+
+
+def test_needs_numpy_alone():
+    code = (
+        "import sys; sys.modules.update(torch=None, ipywidgets=None, IPython=None); "
+        "import bnlib; print(bnlib.check('moments', lambda x: (x.mean(0), x.var(0))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "right" in done.stdout, done.stderr
+
+
+def test_modules_say_what_they_export():
+    for name in ("exercises", "checker"):
+        module = importlib.import_module(f"bnlib.{name}")
+        assert all(hasattr(module, public) for public in module.__all__)

@@ -1,0 +1,658 @@
+"""Wrong answers as learners write them; none was derived from the catalogue.
+
+Each has the codes one of which a good teacher would name. An empty set: nothing in the
+catalogue fits, and the answer has to be flagged as unknown.
+"""
+
+import numpy as np
+
+WRONG = []
+
+
+def wrong(exercise, *codes):
+    def keep(function):
+        WRONG.append((exercise, function, set(codes)))
+        return function
+
+    return keep
+
+
+# ------------------------------------------------------------------------ moments
+
+
+@wrong("moments", "unbiased-variance")
+def divides_by_one_less(x):
+    mu = x.sum(axis=0) / x.shape[0]
+    return mu, ((x - mu) ** 2).sum(axis=0) / (x.shape[0] - 1)
+
+
+@wrong("moments", "std-instead-of-variance")
+def calls_std(x):
+    return x.mean(0), np.std(x, 0)
+
+
+@wrong("moments", "cancellation")
+def school_formula(x):
+    return x.mean(axis=0), np.mean(x * x, axis=0) - np.mean(x, axis=0) ** 2
+
+
+@wrong("moments", "wrong-axis")
+def one_mean(x):
+    return x.mean(), x.var()
+
+
+@wrong("moments", "wrong-axis", "wrong-count")
+def wrong_length(x):
+    mu = x.sum(axis=0) / x.shape[1]
+    return mu, ((x - mu) ** 2).sum(axis=0) / x.shape[1]
+
+
+@wrong("moments", "wrong-axis", "wrong-shape")
+def features_first(x):
+    return [row.mean() for row in x], [row.var() for row in x]
+
+
+@wrong("moments", "missing-mean")
+def mean_of_squares(x):
+    return x.mean(axis=0), (x**2).mean(axis=0)
+
+
+@wrong("moments", "swapped-outputs")
+def var_first(x):
+    return x.var(axis=0), x.mean(axis=0)
+
+
+@wrong("moments", "wrong-outputs")
+def three(x):
+    mean, var = x.mean(axis=0), x.var(axis=0)
+    return mean, var, np.sqrt(var)
+
+
+# ------------------------------------------------------------------------ forward
+
+
+@wrong("batch_norm_forward", "eps-outside-root")
+def stack_overflow(x, gamma, beta, eps):
+    return gamma * (x - np.mean(x, axis=0)) / (np.std(x, axis=0) + eps) + beta
+
+
+@wrong("batch_norm_forward", "unbiased-variance")
+def pandas_habit(x, gamma, beta, eps):
+    mu = x.mean(axis=0)
+    s2 = sum((r - mu) ** 2 for r in x) / (len(x) - 1)
+    return gamma * (x - mu) / np.sqrt(s2 + eps) + beta
+
+
+@wrong("batch_norm_forward", "wrong-axis")
+def rows_keepdims(x, gamma, beta, eps):
+    mu = x.mean(1, keepdims=True)
+    return gamma * (x - mu) / np.sqrt(x.var(1, keepdims=True) + eps) + beta
+
+
+@wrong("batch_norm_forward", "wrong-axis", "wrong-broadcast")
+def rows_without_keepdims(x, gamma, beta, eps):
+    return gamma * (x - x.mean(1)) / np.sqrt(x.var(1) + eps) + beta
+
+
+@wrong("batch_norm_forward", "mutates-input")
+def in_place(x, gamma, beta, eps):
+    x -= x.mean(axis=0)
+    x /= np.sqrt((x**2).mean(axis=0) + eps)
+    return gamma * x + beta
+
+
+@wrong("batch_norm_forward", "wrong-outputs")
+def with_cache(x, gamma, beta, eps):
+    xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
+    return gamma * xhat + beta, (xhat, gamma)
+
+
+@wrong("batch_norm_forward", "missing-parentheses", "missing-mean")
+def precedence(x, gamma, beta, eps):
+    return gamma * (x - x.mean(axis=0) / np.sqrt(x.var(axis=0) + eps)) + beta
+
+
+@wrong("batch_norm_forward", "beta-scaled", "wrong-axis")
+def parentheses_again(x, gamma, beta, eps):
+    return gamma * ((x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + eps) + beta)
+
+
+@wrong("batch_norm_forward", "returns-none")
+def forgets_return(x, gamma, beta, eps):
+    y = gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta  # noqa: F841
+
+
+@wrong("batch_norm_forward", "wrong-eps", "missing-eps")
+def own_default(x, gamma, beta, eps):
+    eps = 1e-5
+    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
+
+
+@wrong("batch_norm_forward", "wrong-eps", "missing-eps")
+def guards_zero(x, gamma, beta, eps):
+    std = np.where(x.std(0) == 0, 1, x.std(0))
+    return gamma * (x - x.mean(0)) / std + beta
+
+
+@wrong("batch_norm_forward", "variance-instead-of-std", "missing-eps")
+def two_at_once(x, gamma, beta, eps):
+    return gamma * (x - x.mean(0)) / x.var(0) + beta
+
+
+@wrong("batch_norm_forward", "wrong-eps", "eps-outside-root")
+def eps_twice(x, gamma, beta, eps):
+    return gamma * (x - x.mean(0)) / (np.sqrt(x.var(0) + eps) + eps) + beta
+
+
+@wrong("batch_norm_forward")
+def min_max(x, gamma, beta, eps):
+    low, high = x.min(axis=0), x.max(axis=0)
+    return gamma * (x - low) / (high - low + eps) + beta
+
+
+@wrong("batch_norm_forward")
+def tanh_after(x, gamma, beta, eps):
+    return np.tanh(gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta)
+
+
+@wrong("batch_norm_forward", "wrong-dtype")
+def integers(x, gamma, beta, eps):
+    y = np.zeros(x.shape, dtype=int)
+    y[:] = gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
+    return y
+
+
+@wrong("batch_norm_forward", "cancellation")
+def running_sums(x, gamma, beta, eps):
+    n, s, q = 0, 0, 0
+    for row in x:
+        n, s, q = n + 1, s + row, q + row * row
+    var = q / n - (s / n) ** 2
+    return gamma * (x - s / n) / np.sqrt(var + eps) + beta
+
+
+@wrong("batch_norm_forward", "raises")
+def typo(x, gamma, beta, eps):
+    return gamma * (x - x.mean(0)) / np.sqrt(x.variance(0) + eps) + beta
+
+
+@wrong("batch_norm_forward", "wrong-signature")
+def without_eps(x, gamma, beta):
+    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) + beta
+
+
+# ----------------------------------------------------------------------- backward
+
+
+@wrong("batch_norm_backward", "detached-variance")
+def only_the_mean(dy, x, gamma, eps):
+    mu, std = x.mean(0), np.sqrt(x.var(0) + eps)
+    dxhat = dy * gamma
+    dx = dxhat / std - (dxhat / std).sum(0) / len(x)
+    return dx, ((x - mu) / std * dy).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "detached-statistics")
+def as_under_no_grad(dy, x, gamma, eps):
+    mu, std = x.mean(0), np.sqrt(x.var(0) + eps)
+    return dy * gamma / std, (dy * (x - mu) / std).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "missing-factor-two")
+def paper_without_the_two(dy, x, gamma, eps):
+    m, mu, var = len(x), x.mean(0), x.var(0)
+    dxhat = dy * gamma
+    dvar = (dxhat * (x - mu)).sum(0) * -0.5 * (var + eps) ** -1.5
+    dmu = -(dxhat / np.sqrt(var + eps)).sum(0)
+    dx = dxhat / np.sqrt(var + eps) + dvar * (x - mu) / m + dmu / m
+    return dx, (dy * (x - mu) / np.sqrt(var + eps)).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "wrong-power")
+def wrong_exponent(dy, x, gamma, eps):
+    m, mu, var = len(x), x.mean(0), x.var(0)
+    dxhat = dy * gamma
+    dvar = (dxhat * (x - mu)).sum(0) * -0.5 * (var + eps) ** -0.5
+    dmu = -(dxhat / np.sqrt(var + eps)).sum(0)
+    dx = dxhat / np.sqrt(var + eps) + dvar * 2 * (x - mu) / m + dmu / m
+    return dx, (dy * (x - mu) / np.sqrt(var + eps)).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "sum-instead-of-mean")
+def forgets_one_over_m(dy, x, gamma, eps):
+    mu, var = x.mean(0), x.var(0)
+    dxhat = dy * gamma
+    dvar = (dxhat * (x - mu)).sum(0) * -0.5 * (var + eps) ** -1.5
+    dmu = -(dxhat / np.sqrt(var + eps)).sum(0)
+    dx = dxhat / np.sqrt(var + eps) + dvar * 2 * (x - mu) + dmu
+    return dx, (dy * (x - mu) / np.sqrt(var + eps)).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "wrong-dgamma")
+def dgamma_with_x(dy, x, gamma, eps):
+    std = np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, (dy * x).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "unbiased-variance")
+def ddof_in_the_gradient(dy, x, gamma, eps):
+    n, std = len(x), np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    dx = (g - g.mean(0) - xhat * (g * xhat).sum(0) / (n - 1)) / std
+    return dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "mean-instead-of-sum")
+def averages_parameters(dy, x, gamma, eps):
+    std = np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, np.mean(dy * xhat, 0), np.mean(dy, 0)
+
+
+@wrong("batch_norm_backward", "missing-gamma")
+def gamma_left_out(dy, x, gamma, eps):
+    n, std = len(x), np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    dx = (n * dy - dy.sum(0) - xhat * (dy * xhat).sum(0)) / (n * std)
+    return dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "missing-scale")
+def std_left_out(dy, x, gamma, eps):
+    xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
+    g = gamma * dy
+    dx = g - g.mean(0) - xhat * (g * xhat).mean(0)
+    return dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "wrong-shape")
+def dgamma_keeps_its_axis(dy, x, gamma, eps):
+    std = np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, (dy * xhat).sum(0, keepdims=True), dy.sum(0, keepdims=True)
+
+
+@wrong("batch_norm_backward", "wrong-outputs")
+def dx_alone(dy, x, gamma, eps):
+    std = np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    return (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+
+
+@wrong("batch_norm_backward", "sign-error")
+def plus_mean(dy, x, gamma, eps):
+    std = np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    dx = (g + g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+@wrong("batch_norm_backward", "wrong-dgamma", "detached-mean")
+def three_mistakes_apart(dy, x, gamma, eps):
+    std = np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    dx = (g - xhat * (g * xhat).mean(0)) / std
+    return dx, (dy * (x - x.mean(0))).sum(0), dy.mean(0)
+
+
+@wrong("batch_norm_backward", "swapped-gamma-beta")
+def order_of_framework(dy, x, gamma, eps):
+    std = np.sqrt(x.var(0) + eps)
+    xhat = (x - x.mean(0)) / std
+    g = gamma * dy
+    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, dy.sum(0), (dy * xhat).sum(0)
+
+
+@wrong("batch_norm_backward")
+def numerical_at_one_point(dy, x, gamma, eps):
+    xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
+    return np.cos(x) * dy, (dy * xhat).sum(0), dy.sum(0)
+
+
+# ---------------------------------------------------------- running and inference
+
+
+@wrong("update_running", "momentum-reversed")
+def keras_momentum(running_mean, running_var, x, momentum):
+    running_mean = momentum * running_mean + (1 - momentum) * x.mean(axis=0)
+    running_var = momentum * running_var + (1 - momentum) * x.var(axis=0, ddof=1)
+    return running_mean, running_var
+
+
+@wrong("update_running", "momentum-reversed", "biased-running-variance")
+def cs231n(running_mean, running_var, x, momentum):
+    running_mean = momentum * running_mean + (1 - momentum) * x.mean(axis=0)
+    running_var = momentum * running_var + (1 - momentum) * x.var(axis=0)
+    return running_mean, running_var
+
+
+@wrong("update_running", "biased-running-variance")
+def d2l(running_mean, running_var, x, momentum):
+    mean = x.mean(axis=0)
+    var = ((x - mean) ** 2).mean(axis=0)
+    return (
+        (1.0 - momentum) * running_mean + momentum * mean,
+        (1.0 - momentum) * running_var + momentum * var,
+    )
+
+
+@wrong("update_running", "mutates-input")
+def updates_in_place(running_mean, running_var, x, momentum):
+    running_mean += momentum * (x.mean(0) - running_mean)
+    running_var += momentum * (x.var(0, ddof=1) - running_var)
+    return running_mean, running_var
+
+
+@wrong("update_running", "std-instead-of-variance")
+def keeps_std(running_mean, running_var, x, momentum):
+    mean = (1 - momentum) * running_mean + momentum * x.mean(0)
+    return mean, (1 - momentum) * running_var + momentum * x.std(0, ddof=1)
+
+
+@wrong("update_running", "missing-decay")
+def only_adds(running_mean, running_var, x, momentum):
+    mean = running_mean + momentum * x.mean(0)
+    return mean, running_var + momentum * x.var(0, ddof=1)
+
+
+@wrong("update_running", "returns-none", "mutates-input")
+def procedure(running_mean, running_var, x, momentum):
+    running_mean[:] = (1 - momentum) * running_mean + momentum * x.mean(0)
+    running_var[:] = (1 - momentum) * running_var + momentum * x.var(0, ddof=1)
+
+
+@wrong("batch_norm_inference", "batch-statistics-at-inference")
+def forward_again(x, gamma, beta, running_mean, running_var, eps):
+    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
+
+
+@wrong("batch_norm_inference", "variance-instead-of-std")
+def no_root(x, gamma, beta, running_mean, running_var, eps):
+    return gamma * (x - running_mean) / (running_var + eps) + beta
+
+
+@wrong("batch_norm_inference", "eps-outside-root")
+def eps_beside(x, gamma, beta, running_mean, running_var, eps):
+    return gamma * (x - running_mean) / (np.sqrt(running_var) + eps) + beta
+
+
+@wrong("fold_linear", "forgets-bias")
+def bias_is_false(weight, bias, gamma, beta, mean, var, eps):
+    scale = gamma / np.sqrt(var + eps)
+    return weight * scale.reshape(-1, 1), beta - mean * scale
+
+
+@wrong("fold_linear", "unscaled-bias")
+def bias_added_after(weight, bias, gamma, beta, mean, var, eps):
+    scale = gamma / np.sqrt(var + eps)
+    return weight * scale.reshape(-1, 1), bias + beta - mean * scale
+
+
+@wrong("fold_linear", "wrong-axis")
+def scales_inputs(weight, bias, gamma, beta, mean, var, eps):
+    scale = gamma / np.sqrt(var + eps)
+    return weight * scale, (bias - mean) * scale + beta
+
+
+@wrong("fold_linear", "missing-gamma")
+def gamma_not_in_the_weight(weight, bias, gamma, beta, mean, var, eps):
+    inv = 1 / np.sqrt(var + eps)
+    return weight * inv[:, None], gamma * (bias - mean) * inv + beta
+
+
+# ------------------------------------------------------------------------- images
+
+
+@wrong("conv_batch_norm", "per-sample-statistics")
+def instance(x, gamma, beta, eps):
+    mu, var = x.mean((2, 3), keepdims=True), x.var((2, 3), keepdims=True)
+    g, b = gamma.reshape(1, -1, 1, 1), beta.reshape(1, -1, 1, 1)
+    return g * (x - mu) / np.sqrt(var + eps) + b
+
+
+@wrong("conv_batch_norm", "per-pixel-statistics")
+def like_dense(x, gamma, beta, eps):
+    g, b = gamma[None, :, None, None], beta[None, :, None, None]
+    return g * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + b
+
+
+@wrong("conv_batch_norm", "wrong-broadcast", "raises")
+def gamma_as_it_is(x, gamma, beta, eps):
+    a = (0, 2, 3)
+    mu, var = x.mean(a, keepdims=True), x.var(a, keepdims=True)
+    return gamma * (x - mu) / np.sqrt(var + eps) + beta
+
+
+@wrong("conv_batch_norm", "wrong-broadcast", "raises")
+def nothing_kept(x, gamma, beta, eps):
+    mu, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
+    g, b = gamma.reshape(1, -1, 1, 1), beta.reshape(1, -1, 1, 1)
+    return g * (x - mu) / np.sqrt(var + eps) + b
+
+
+@wrong("conv_batch_norm", "mean-of-variances")
+def averages_variances(x, gamma, beta, eps):
+    mu = x.mean((0, 2, 3), keepdims=True)
+    var = x.var((2, 3)).mean(0).reshape(1, -1, 1, 1)
+    g, b = gamma.reshape(1, -1, 1, 1), beta.reshape(1, -1, 1, 1)
+    return g * (x - mu) / np.sqrt(var + eps) + b
+
+
+@wrong("conv_batch_norm")
+def reshaped_without_transposing(x, gamma, beta, eps):
+    n, c, h, w = x.shape
+    flat = x.reshape(-1, c)
+    y = gamma * (flat - flat.mean(0)) / np.sqrt(flat.var(0) + eps) + beta
+    return y.reshape(n, c, h, w)
+
+
+@wrong("conv_batch_norm_backward", "sum-instead-of-mean", "wrong-count")
+def divides_by_batch_only(dy, x, gamma, eps):
+    a, n = (0, 2, 3), x.shape[0]
+    g = dy * gamma.reshape(1, -1, 1, 1)
+    std = np.sqrt(x.var(a, keepdims=True) + eps)
+    xhat = (x - x.mean(a, keepdims=True)) / std
+    mean = g.sum(a, keepdims=True) / n
+    dx = (g - mean - xhat * (g * xhat).sum(a, keepdims=True) / n) / std
+    return dx, (dy * xhat).sum(a), dy.sum(a)
+
+
+@wrong("conv_batch_norm_backward", "missing-sum", "wrong-shape")
+def sums_over_batch_only(dy, x, gamma, eps):
+    a = (0, 2, 3)
+    g = dy * gamma.reshape(1, -1, 1, 1)
+    std = np.sqrt(x.var(a, keepdims=True) + eps)
+    xhat = (x - x.mean(a, keepdims=True)) / std
+    mean, mean_xhat = g.mean(a, keepdims=True), (g * xhat).mean(a, keepdims=True)
+    return (g - mean - xhat * mean_xhat) / std, (dy * xhat).sum(0), dy.sum(0)
+
+
+# ------------------------------------------------------------------------- renorm
+
+
+@wrong("batch_renorm", "missing-clip")
+def no_limits(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    std = np.sqrt(x.var(0) + eps)
+    r, d = std / running_std, (x.mean(0) - running_mean) / running_std
+    return gamma * ((x - x.mean(0)) / std * r + d) + beta
+
+
+@wrong("batch_renorm", "d-divided-by-batch-std")
+def d_by_std(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    std = np.sqrt(x.var(0) + eps)
+    r = np.clip(std / running_std, 1 / rmax, rmax)
+    d = np.clip((x.mean(0) - running_mean) / std, -dmax, dmax)
+    return gamma * ((x - x.mean(0)) / std * r + d) + beta
+
+
+@wrong("batch_renorm", "missing-clip", "wrong-clip")
+def clips_to_minus(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    std = np.sqrt(x.var(0) + eps)
+    r = np.clip(std / running_std, -rmax, rmax)
+    d = np.clip((x.mean(0) - running_mean) / running_std, -dmax, dmax)
+    return gamma * ((x - x.mean(0)) / std * r + d) + beta
+
+
+@wrong("batch_renorm_backward", "gradient-through-r-d")
+def autograd_without_detach(
+    dy, x, gamma, running_mean, running_std, rmax, dmax, eps, h=1e-6
+):
+    def y(v):
+        mean, std = v.mean(0), np.sqrt(v.var(0) + eps)
+        r = np.clip(std / running_std, 1 / rmax, rmax)
+        d = np.clip((mean - running_mean) / running_std, -dmax, dmax)
+        return (v - mean) / std * r + d
+
+    dx = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        step = np.zeros(x.shape)
+        step[i] = h
+        dx[i] = (gamma * dy * (y(x + step) - y(x - step))).sum() / (2 * h)
+    return dx, (dy * y(x)).sum(0), dy.sum(0)
+
+
+@wrong("batch_renorm_backward", "missing-r")
+def r_forgotten(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
+    mean, std = x.mean(0), np.sqrt(x.var(0) + eps)
+    r = np.clip(std / running_std, 1 / rmax, rmax)
+    d = np.clip((mean - running_mean) / running_std, -dmax, dmax)
+    xhat, g = (x - mean) / std, gamma * dy
+    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, (dy * (r * xhat + d)).sum(0), dy.sum(0)
+
+
+# --------------------------------------------------------------------- other axes
+
+
+@wrong("layer_norm", "batch-norm-instead")
+def columns(x, gamma, beta, eps):
+    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
+
+
+@wrong("layer_norm", "wrong-broadcast", "raises")
+def keepdims_forgotten(x, gamma, beta, eps):
+    return gamma * (x - x.mean(-1)) / np.sqrt(x.var(-1) + eps) + beta
+
+
+@wrong("layer_norm", "unbiased-variance", "eps-outside-root")
+def annotated_transformer(x, gamma, beta, eps):
+    mean = x.mean(-1, keepdims=True)
+    std = x.std(-1, ddof=1, keepdims=True)
+    return gamma * (x - mean) / (std + eps) + beta
+
+
+@wrong("layer_norm_backward", "missing-gamma", "gamma-after-averaging")
+def gamma_after_averaging(dy, x, gamma, eps):
+    std = np.sqrt(x.var(1, keepdims=True) + eps)
+    xhat = (x - x.mean(1, keepdims=True)) / std
+    mean, mean_xhat = dy.mean(1, keepdims=True), (dy * xhat).mean(1, keepdims=True)
+    dx = gamma * (dy - mean - xhat * mean_xhat) / std
+    return dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+@wrong("layer_norm_backward", "wrong-axis")
+def sums_along_rows(dy, x, gamma, eps):
+    std = np.sqrt(x.var(1, keepdims=True) + eps)
+    xhat, g = (x - x.mean(1, keepdims=True)) / std, gamma * dy
+    mean, mean_xhat = g.mean(1, keepdims=True), (g * xhat).mean(1, keepdims=True)
+    return (g - mean - xhat * mean_xhat) / std, (dy * xhat).sum(1), dy.sum(1)
+
+
+@wrong("group_norm", "interleaved-groups")
+def every_second(x, gamma, beta, num_groups, eps):
+    y = np.zeros(x.shape)
+    for k in range(num_groups):
+        part = x[:, k::num_groups]
+        mu, var = (
+            part.mean((1, 2, 3), keepdims=True),
+            part.var((1, 2, 3), keepdims=True),
+        )
+        y[:, k::num_groups] = (part - mu) / np.sqrt(var + eps)
+    return y * gamma.reshape(1, -1, 1, 1) + beta.reshape(1, -1, 1, 1)
+
+
+@wrong("group_norm", "batch-in-statistics")
+def with_the_batch(x, gamma, beta, num_groups, eps):
+    v = x.reshape(x.shape[0], num_groups, -1)
+    v = (v - v.mean((0, 2), keepdims=True)) / np.sqrt(
+        v.var((0, 2), keepdims=True) + eps
+    )
+    return v.reshape(x.shape) * gamma.reshape(1, -1, 1, 1) + beta.reshape(1, -1, 1, 1)
+
+
+@wrong("rms_norm", "layer-norm-instead")
+def std_for_rms(x, gamma, eps):
+    return gamma * x / np.sqrt(x.var(-1, keepdims=True) + eps)
+
+
+@wrong("rms_norm", "sum-instead-of-mean", "missing-eps")
+def unit_length(x, gamma, eps):
+    return gamma * x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
+
+
+# ----------------------------------------------------------------------- whitening
+
+
+@wrong("zca_whiten", "pca-instead-of-zca")
+def pca(x, eps):
+    centred = x - x.mean(0)
+    u, s, _ = np.linalg.svd(centred.T @ centred / len(x))
+    return centred @ u / np.sqrt(s + eps)
+
+
+@wrong("zca_whiten", "unbiased-variance")
+def np_cov(x, eps):
+    values, vectors = np.linalg.eigh(np.cov(x, rowvar=False).reshape(x.shape[1], -1))
+    return (x - x.mean(0)) @ vectors @ np.diag((values + eps) ** -0.5) @ vectors.T
+
+
+@wrong("zca_whiten", "cholesky-instead-of-zca")
+def cholesky(x, eps):
+    centred = x - x.mean(0)
+    sigma = centred.T @ centred / len(x) + eps * np.eye(x.shape[1])
+    return centred @ np.linalg.cholesky(np.linalg.inv(sigma))
+
+
+@wrong("zca_whiten", "missing-mean")
+def uncentred(x, eps):
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    return x @ vectors @ np.diag((values + eps) ** -0.5) @ vectors.T
+
+
+# -------------------------------------------------------------------------- merge
+
+
+@wrong("merge_moments", "unweighted")
+def all_reduce_average(counts, means, variances):
+    mean = means.mean(0)
+    return mean, (variances + means**2).mean(0) - mean**2
+
+
+@wrong("merge_moments", "missing-between-variance")
+def weighted_variances(counts, means, variances):
+    w = counts[:, None] / counts.sum()
+    return (w * means).sum(0), (w * variances).sum(0)
+
+
+@wrong("merge_moments", "mean-of-variances", "unweighted")
+def plain_averages(counts, means, variances):
+    return means.mean(0), variances.mean(0)
+
+
+@wrong("merge_moments", "cancellation")
+def through_second_moments(counts, means, variances):
+    w = counts[:, None] / counts.sum()
+    mean = (w * means).sum(0)
+    return mean, (w * (variances + means**2)).sum(0) - mean**2
