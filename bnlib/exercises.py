@@ -18,6 +18,7 @@ import numpy as np
 from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import batch_norm, moments
 from bnlib.inference import batch_norm_inference, fold_linear, update_running
+from bnlib.many_machines import merge_moments
 from bnlib.other_axes import group_norm, layer_norm, layer_norm_backward, rms_norm
 from bnlib.renormalization import batch_renorm, batch_renorm_backward
 from bnlib.whitening import zca_whiten
@@ -2195,7 +2196,7 @@ _MERGE = Exercise(
         "Weight each worker by its share of the examples.",
         "The variance has two parts: within the workers, and between their means.",
     ),
-    reference=_merge_moments,
+    reference=merge_moments,
     recipe=_merge_recipe,
     stations=(
         *(SHARE, SHARE_MEAN, SHARE_VARIANCE, PAIR),
