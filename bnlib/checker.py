@@ -45,7 +45,7 @@ def _late():
     wall = time.monotonic() - _Clock.wall
     watched = sys.gettrace() not in (None, _every_line)
     busy = time.thread_time() - _Clock.cpu
-    return max(busy, wall / 20 if watched else wall) > _Clock.allowed
+    return max(busy, wall / 200 if watched else wall) > _Clock.allowed
 
 
 class _TooSlow(BaseException):
@@ -182,12 +182,28 @@ def _caller(exercise, function):
     return lambda args: function(*args.values())
 
 
+@contextlib.contextmanager
+def _breakpoints(screen, hook):
+    """Let breakpoint() talk to the user though print is caught."""
+
+    def stop(*args, **kwargs):
+        with contextlib.redirect_stdout(screen):
+            return hook(*args, **kwargs)
+
+    sys.breakpointhook = stop
+    try:
+        yield
+    finally:
+        sys.breakpointhook = hook
+
+
 def _run(exercise, caller, case, seconds):
     """The answer of a function to one input."""
     args, paper = _copies(case), _Paper()
     with (
         np.errstate(all="ignore"),
         warnings.catch_warnings(),
+        _breakpoints(sys.stdout, sys.breakpointhook),
         contextlib.redirect_stdout(paper),
         contextlib.redirect_stderr(paper),
     ):

@@ -453,6 +453,18 @@ def test_under_a_tracer_that_stays(short):
     assert passed and cut == ("too-slow",) and "line" in lines
 
 
+def test_a_breakpoint_talks_to_the_user(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "breakpointhook", lambda: print("(Pdb)"))
+    hook = sys.breakpointhook
+
+    def stops(x):
+        breakpoint()
+        return x.mean(0), x.var(0)
+
+    assert bnlib.check("moments", stops).passed and sys.breakpointhook is hook
+    assert "(Pdb)" in capsys.readouterr().out
+
+
 def test_the_user_may_interrupt():
     def interrupted(x, gamma, beta, eps):
         raise KeyboardInterrupt
