@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check export run experiments lab serve clean distclean
+.PHONY: help setup book test check export exercises run experiments lab serve clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -65,10 +65,14 @@ test: check book  ## every check there is
 check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check tools tests bnlib experiments
 	@$(PY) tools/export.py --check
+	@$(PY) tools/exercises.py --check
 	@$(PY) -m pytest -q tests/test_export.py tests/test_notebooks.py
 
 export: $(READY)  ## write bnlib/ from the chapters
 	@$(PY) tools/export.py
+
+exercises: $(READY)  ## lay the checked exercises into chapters and workbooks
+	@$(PY) tools/exercises.py
 
 run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all without)
 	@$(PY) tools/run.py chapters/$(CHAPTER)*.ipynb
@@ -76,8 +80,8 @@ run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all
 experiments: $(READY)  ## every long run anew, on real data: make experiments JOBS=2
 	@$(PY) -m experiments --jobs $(or $(JOBS),1)
 
-lab: $(READY)  ## open the notebooks in JupyterLab
-	@$(VENV)/bin/jupyter lab --notebook-dir=chapters
+lab: $(READY)  ## open chapters and workbooks in JupyterLab
+	@$(VENV)/bin/jupyter lab --notebook-dir=.
 
 serve: book  ## build the site and serve it at http://localhost:8000 (PORT=...)
 	@echo "== http://localhost:$(PORT)  (Ctrl-C stops)"

@@ -29,7 +29,8 @@ TAGS = {
     "remove-cell",
     "raises-exception",
     "nbval-ignore-output",
-    "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
+    "ledger",
+    "exercise",  # prints what chapter 11's ledger quotes, as lines `name: value`
 }
 MARK = "Extracted by `make export`: edit the notebook, not this file."
 

@@ -1,0 +1,198 @@
+"""Lay the checked exercises into their chapters, and write the workbooks.
+
+    python tools/exercises.py            # write chapters/ and workbooks/
+    python tools/exercises.py --check    # fail if they differ from the catalogue
+
+The catalogue (appendix A3, `bnlib.exercises`) is the source: task, stub, hints and
+solution. In a chapter the cells made here are tagged `exercise` and stand before "What
+the paper claims here"; run the chapter afterwards to store their outputs.
+"""
+
+import hashlib
+import sys
+
+import nbformat
+from export import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from bnlib.exercises import EXERCISES
+
+CLAIMS = "## What the paper claims here"
+TAG = "exercise"
+WORKBOOKS = {  # file name: title, first and last chapter
+    "1_the_paper": ("Workbook one: the paper", "02", "06"),
+    "2_after_the_paper": ("Workbook two: after the paper", "13", "16"),
+}
+
+INTRODUCTION = """\
+### Write it yourself, and be told what is wrong
+
+`check` runs your function on inputs chosen to tell mistakes apart, and says
+*which* mistake it makes, on the smallest input that shows it ({doc}`A4_checker`). Numpy
+arrays go in, numpy arrays come out. The same exercises without their solutions are in
+`workbooks/{workbook}.ipynb`."""
+
+TASK = """\
+```{{exercise-start}} Write: {title}
+:label: check-{name}
+```
+`{signature}`
+
+{task}
+```{{exercise-end}}
+```"""
+
+HINTS = """\
+```{{admonition}} A hint
+:class: dropdown hint
+{first}
+```
+
+```{{admonition}} And the next
+:class: dropdown hint
+{second}
+```
+
+```{{solution-start}} check-{name}
+:class: dropdown
+```"""
+
+END = "```{solution-end}\n```"
+
+INSTALL = """\
+# Where bnlib is missing (on Colab, Binder): install it, from the clone if there is one.
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("bnlib") is None:
+    clone = Path.cwd().resolve().parent
+    source = str(clone) if (clone / "pyproject.toml").exists() else "bnlib"
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, source], check=True)"""
+
+WELCOME = """\
+# {title}
+
+Replace each `raise NotImplementedError(...)` by your code and run the cell. The check
+says what is wrong, if anything is, and never shows the solution. The chapters derive
+what you need, and have hints and solutions. Nothing you write leaves this notebook."""
+
+IMPORTS = """\
+import numpy as np
+
+from bnlib import check, progress
+
+progress()"""
+
+
+def attempt(exercise) -> str:
+    """The cell a learner edits: the stub, and its check."""
+    return f'{exercise.stub}\n\ncheck("{exercise.name}", {exercise.name})'
+
+
+def solved(exercise) -> str:
+    """The cell behind the fold: a solution, and its check."""
+    return f'{exercise.source}\n\ncheck("{exercise.name}", {exercise.name})'
+
+
+def workbook_of(chapter: str) -> str:
+    """The name of the workbook that has the exercises of a chapter."""
+    spans = WORKBOOKS.items()
+    return next(n for n, (_, low, high) in spans if low <= chapter[:2] <= high)
+
+
+def section(chapter: str) -> list:
+    """The cells of a chapter that are made from the catalogue."""
+    mine = [e for e in EXERCISES.values() if e.chapter == chapter]
+    text = INTRODUCTION.replace("{workbook}", workbook_of(chapter))
+    cells = [new_markdown_cell(text), new_code_cell("from bnlib import check")]
+    text = ""
+    for exercise in mine:
+        about = {
+            k: getattr(exercise, k) for k in ("title", "name", "signature", "task")
+        }
+        cells.append(new_markdown_cell(f"{text}\n\n{TASK.format(**about)}".strip()))
+        cells.append(new_code_cell(attempt(exercise)))
+        first, second = exercise.hints
+        hints = HINTS.format(first=first, second=second, name=exercise.name)
+        cells.append(new_markdown_cell(hints))
+        cells.append(new_code_cell(solved(exercise)))
+        text = END
+    cells.append(new_markdown_cell(END))
+    return [with_id(cell, chapter, n) for n, cell in enumerate(cells)]
+
+
+def with_id(cell, name: str, number: int):
+    """Tag a cell, and give it an identifier that is the same every time."""
+    cell.metadata["tags"] = [TAG]
+    cell.id = hashlib.md5(f"{name}-{number}".encode()).hexdigest()[:8]
+    return cell
+
+
+def is_made(cell) -> bool:
+    return TAG in cell.metadata.get("tags", [])
+
+
+def place(notebook, chapter: str):
+    """Put the section into a chapter, in place of an older one; outputs stay."""
+    old = {(c.cell_type, c.source): c for c in notebook.cells if is_made(c)}
+    kept = [cell for cell in notebook.cells if not is_made(cell)]
+    at = next(n for n, c in enumerate(kept) if CLAIMS in c.source)
+    before, _, after = kept[at].source.partition(CLAIMS)
+    if before.strip():
+        kept.insert(at, new_markdown_cell(before.rstrip(), id=kept[at].id))
+        kept[at + 1] = new_markdown_cell(CLAIMS + after)
+        at += 1
+    made = [old.get((c.cell_type, c.source), c) for c in section(chapter)]
+    notebook.cells = kept[:at] + made + kept[at:]
+
+
+def workbook(name: str):
+    """A notebook of stubs, without outputs."""
+    title, low, high = WORKBOOKS[name]
+    cells = [new_markdown_cell(WELCOME.format(title=title))]
+    cells += [new_code_cell(INSTALL), new_code_cell(IMPORTS)]
+    for exercise in EXERCISES.values():
+        if low <= exercise.chapter[:2] <= high:
+            number = int(exercise.chapter[:2])
+            head = f"## {exercise.title} (chapter {number})\n\n{exercise.task}"
+            cells += [new_markdown_cell(head), new_code_cell(attempt(exercise))]
+    cells = [with_id(cell, name, n) for n, cell in enumerate(cells)]
+    book = new_notebook(cells=cells)
+    book.metadata["kernelspec"] = {
+        "display_name": "Python 3", "language": "python", "name": "python3",
+    }  # fmt: skip
+    return nbformat.writes(book) + "\n"
+
+
+def wanted() -> dict:
+    """{path: text} of every notebook this tool is responsible for."""
+    files = {}
+    for chapter in dict.fromkeys(e.chapter for e in EXERCISES.values()):
+        path = ROOT / "chapters" / f"{chapter}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        place(notebook, chapter)
+        files[path] = nbformat.writes(notebook) + "\n"
+    for name in WORKBOOKS:
+        files[ROOT / "workbooks" / f"{name}.ipynb"] = workbook(name)
+    return files
+
+
+def main(check: bool) -> int:
+    stale = 0
+    for path, text in wanted().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale += 1
+            print(f"{'differs' if check else 'wrote'} {path.relative_to(ROOT)}")
+            if not check:
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    if check and stale:
+        print("run: make exercises")
+    return int(check and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
