@@ -1,5 +1,6 @@
 """The checked exercises in chapters and workbooks are those of the catalogue."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -47,6 +48,24 @@ def test_the_page_shows_that_a_stub_is_not_yet_and_a_solution_is_right():
                 shown = str(cell.outputs)
                 is_stub = "NotImplementedError" in cell.source
                 assert ("not yet" if is_stub else ": right") in shown, cell.source
+
+
+@pytest.mark.parametrize("cloned", [True, False])
+def test_the_first_cell_installs_bnlib_only_where_it_is_missing(
+    cloned, tmp_path, monkeypatch
+):
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: ran.append(args[0]))
+    (tmp_path / "workbooks").mkdir()
+    monkeypatch.chdir(tmp_path / "workbooks")
+    if cloned:
+        (tmp_path / "pyproject.toml").touch()
+    exec(exercises.INSTALL, {})
+    assert not ran
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(exercises.INSTALL, {})
+    source = str(tmp_path) if cloned else "bnlib"
+    assert ran == [[sys.executable, "-m", "pip", "install", "-q", source]]
 
 
 @pytest.mark.parametrize("path", WORKBOOKS, ids=lambda p: p.stem)

@@ -29,8 +29,8 @@ TAGS = {
     "remove-cell",
     "raises-exception",
     "nbval-ignore-output",
-    "ledger",
-    "exercise",  # prints what chapter 11's ledger quotes, as lines `name: value`
+    "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
+    "exercise",  # made by tools/exercises.py
 }
 MARK = "Extracted by `make export`: edit the notebook, not this file."
 
