@@ -162,6 +162,7 @@ def nothing(rank, size):
     y.sum().backward()
     found = {"shapes": (y.shape, x.grad.shape), "empty": list(layer.buffers())}
     found["empty"] = [b.clone() for b in found["empty"]]
+    found["gradients"] = [p.grad for p in layer.parameters()]
     layer = SyncBatchNorm(3).double()
     (x, _), _ = batches()
     found["one each"] = [layer(x[rank : rank + 1]).detach(), layer.running_var.clone()]

@@ -218,9 +218,11 @@ def test_conversion_of_a_single_layer():
         assert made.weight is layer.weight and made.process_group is None
 
 
-def test_a_lazy_layer_is_not_converted_silently():
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_lazy_layer_is_not_converted_silently(affine):
+    net = nn.Sequential(nn.LazyBatchNorm1d(affine=affine))
     with pytest.raises(TypeError, match="LazyBatchNorm1d has no number of features"):
-        SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.LazyBatchNorm1d()))
+        SyncBatchNorm.convert_sync_batchnorm(net)
 
 
 def test_chapter_15_recognises_the_layer(monkeypatch):
@@ -413,6 +415,7 @@ class TestWorld:
         y = layer(x[:size]).detach()
         for rank, f in enumerate(found):
             assert f["nothing"]["shapes"] == ((0, 3, 2), (0, 3, 2))
+            assert all((g == 0).all() for g in f["nothing"]["gradients"])
             mean, var, counter = f["nothing"]["empty"]
             assert not mean.any() and (var == 1).all() and counter == 1  # as in torch
             one, var = f["nothing"]["one each"]
@@ -473,7 +476,7 @@ class TestWorld:
     [
         ("dies_forward", "one has ended", "closed|reset|pipe"),
         ("dies_backward", "one has ended", "closed|reset|pipe"),
-        ("sticks", "one did not come in time: it is stuck, or skips this", "timed out"),
+        ("sticks", "one did not come in time: it has ended, is stuck", "timed out"),
     ],
 )
 def test_a_worker_that_is_lost_ends_all_with_a_clear_error(

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
+from torch.nn.modules.lazy import LazyModuleMixin
 
 import bnlib.many_machines as arrays
 from bnlib.batch_normalization import affine, batch_axes
@@ -30,6 +30,7 @@ __all__ = [
     "scaled",
     "TotalFunction",
     "SyncBatchNormFunction",
+    "store_shared",
     "sync_batch_norm",
     "SyncBatchNormState",
     "SyncBatchNormForward",
@@ -42,9 +43,12 @@ def diagnosis(said):
     """Return cause and cure for what a backend said when a collective failed."""
     said = said.lower()
     if "timed out" in said or "timeout" in said:
-        cause = "one did not come in time: it is stuck, or skips this layer"
-        cure = "call the layer equally often on all, forward and backward; if one is "
-        return cause, cure + "only slow, init_process_group(timeout=...)"
+        cause = "one did not come in time: it has ended, is stuck, or skips this layer"
+        cure = (
+            "look first for a worker with another error; else call the layer equally "
+        )
+        cure += "often on all, forward and backward; if one is only slow, "
+        return cause, cure + "init_process_group(timeout=...)"
     if any(word in said for word in ("closed", "reset", "refused", "broken pipe")):
         cure = "its own output says why; mend that, then start all of them again"
         return "one has ended", cure
@@ -114,9 +118,10 @@ def global_moments(x, workers):
     """
     parts = workers.gather(local_moments(x))
     counts, (means, variances) = parts[:, 0], parts[:, 1:].chunk(2, dim=1)
-    shape = 1, -1, *[1] * (x.ndim - 2)
-    mean, var = (m.reshape(shape) for m in arrays.pool(counts, means, variances))
-    return mean, var, counts.sum()
+    shape, count = (1, -1, *[1] * (x.ndim - 2)), counts.sum()
+    weights = counts + (count == 0)  # all empty: any finite moments will do
+    mean, var = (m.reshape(shape) for m in arrays.pool(weights, means, variances))
+    return mean, var, count
 
 
 def scaled(x, weight, mean, var, eps):
@@ -175,12 +180,21 @@ class SyncBatchNormFunction(torch.autograd.Function):
         dweight = (dy * centred).sum(axes, keepdim=True) / std
         if ctx.needs_input_grad[0]:
             part = torch.cat([scale * dbias - dmean, scale * dweight / std - 2 * dvar])
-            whole = TotalFunction.apply(part, ctx.workers) / count
+            whole = TotalFunction.apply(part, ctx.workers) / count.clamp(min=1)
             by_mean, by_var = whole.to(std.dtype).unsqueeze(1)
             dx = (scale * dy - by_mean - centred * by_var).to(x.dtype)
         wanted = ctx.needs_input_grad[1:3]
         gradients = zip((dweight, dbias), wanted, strict=True)
         return dx, *(g if w else None for g, w in gradients), None, None
+
+
+def store_shared(running, batch, momentum):
+    """Update running statistics, see `store`; the error says whose NaN it may be."""
+    try:
+        store(running, batch, momentum)
+    except ValueError as error:
+        where = "the NaN may be another worker's: look at the inputs of all of them"
+        raise ValueError(f"{error}; {where}") from None
 
 
 def sync_batch_norm(
@@ -194,7 +208,8 @@ def sync_batch_norm(
     sizes, or empty. Running statistics, where given, are updated in place, with the
     unbiased variance of all. Shapes and dtypes as in `bnlib.nn.functional.batch_norm`;
     statistics are merged and sent in float64. If all batches are empty, nothing
-    changes. Raises what `batch_norm` raises, of which ValueError for one value per
+    changes. NaN in one worker's input is NaN on all: an error where running statistics
+    are given. Raises what `batch_norm` raises, of which ValueError for one value per
     channel on all workers together is raised on every one; RuntimeError, see `Workers`.
     Source: Ioffe & Szegedy 2015, Algorithm 1; chapter 16.
     """
@@ -212,12 +227,12 @@ def sync_batch_norm(
     total = int(count) if least < 2 else least
     if total == 1:
         what = "Expected more than 1 value per channel when training"
-        cure = "the other workers have none; use larger batches, or drop_last=True"
+        cure = "all workers together have one; use larger batches, or drop_last=True"
         raise ValueError(f"{what}, got input size {tuple(input.shape)}; {cure}")
     if total and running_mean is not None:
         running = {"running_mean": running_mean, "running_var": running_var}
         batch = {"running_mean": mean, "running_var": var * (count / (count - 1))}
-        store(running, batch, momentum)
+        store_shared(running, batch, momentum)
     return in_memory_as_torch(y)
 
 
@@ -288,14 +303,15 @@ class SyncBatchNorm(SyncBatchNormForward):
 
     In training the moments are those of the batches of all workers of `process_group`
     (None: of all there are), which may be unequal or empty; every worker must call the
-    layer, forward and backward. Elsewhere, or alone, it is `BatchNorm1d` for any
-    (N, C, ...). Works on CPU tensors with gloo. On CUDA tensors with NCCL it calls
-    the same two collectives; the book's tests do not run those. Statistics are sent in
-    float64, which the device must know.
+    layer, forward and backward, with the same num_features. Elsewhere, or alone, it is
+    `BatchNorm1d` for any (N, C, ...). Works on CPU tensors with gloo. On CUDA tensors
+    with NCCL it calls the same two collectives; the book's tests do not run those.
+    Statistics are sent in float64, which the device must know.
     Arguments, defaults, state_dict and dtypes are those of torch.nn.SyncBatchNorm.
     Gradients of weight and bias are this worker's share, to be averaged with all others
     by DistributedDataParallel. Costs one all-gather of 1 + 2C numbers forward and one
-    all-reduce of 2C backward. Not supported: torch.func, torch.jit.script.
+    all-reduce of 2C backward. Not supported: torch.func, torch.jit.script; with a
+    process_group of its own a layer cannot be copied or pickled, as in torch.nn.
     Raises RuntimeError when a worker ends or does not come, see `Workers`.
     Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all workers.
     """
@@ -303,13 +319,15 @@ class SyncBatchNorm(SyncBatchNormForward):
     @classmethod
     def like(cls, layer, process_group=None):
         """Return this layer with parameters and statistics of a batch norm, shared."""
-        if is_lazy(layer.weight):
+        if isinstance(layer, LazyModuleMixin):
             cure = "call the model on a batch first"
             raise TypeError(f"{type(layer).__name__} has no number of features; {cure}")
         sizes = layer.num_features, layer.eps, layer.momentum, layer.affine
         new = cls(*sizes, layer.track_running_stats, process_group)
         for name in ("weight", "bias", *STATISTICS):
             setattr(new, name, getattr(layer, name))
+        if hasattr(layer, "qconfig"):
+            new.qconfig = layer.qconfig
         return new.train(layer.training)
 
     @classmethod
@@ -317,7 +335,8 @@ class SyncBatchNorm(SyncBatchNormForward):
         """Return the module with every batch norm in it replaced, as torch.nn's does.
 
         module : changed in place, unless it is a batch norm itself. A layer that is
-        used in several places stays one layer.
+        used in several places stays one layer. A subclass with a forward pass of its
+        own becomes a plain layer, and hooks are not carried over, as in torch.nn.
         """
         if isinstance(module, _BatchNorm):
             return cls.like(module, process_group)
