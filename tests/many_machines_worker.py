@@ -14,6 +14,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import bnlib
 from bnlib.nn import BatchNorm1d, BatchNorm2d, SyncBatchNorm
 
 N = 12
@@ -200,13 +201,20 @@ def train(net, take=lambda whole: whole):
     return net.state_dict()
 
 
+def diagnosed(net, x):
+    """Whether the statistics of a model in training are found to be unsynchronized."""
+    return ["unsynchronized" in {f.code for f in bnlib.diagnose(net, x)}]
+
+
 def ddp(rank, size):
     part = lambda whole: mine(whole, [N // size] * size, rank)  # noqa: E731
     found = {}
     for name, options in (("sync", {}), ("no broadcast", {"broadcast_buffers": False})):
         net = SyncBatchNorm.convert_sync_batchnorm(model(BatchNorm2d))
         found[name] = train(DistributedDataParallel(net, **options), part)
+    found["diagnosed"] = diagnosed(net, part(next(batches((1, 8, 8)))[0]))
     net = DistributedDataParallel(model(nn.BatchNorm2d))
+    found["diagnosed"] += diagnosed(net, part(next(batches((1, 8, 8)))[0]))
     for x, _ in batches((1, 8, 8), steps=3):
         net(part(x))
     found["own"] = net.module[1].running_mean.clone()

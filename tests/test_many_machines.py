@@ -456,6 +456,10 @@ class TestWorld:
             wanted = 0.9 * first["own"] + 0.1 * ddp["convolved"]
             assert_close(ddp["after"], wanted, **CLOSE[torch.float64])
 
+    def test_diagnose_tells_plain_from_synchronized_under_ddp(self, world):
+        _, found = world
+        assert all(f["ddp"]["diagnosed"] == [False, True] for f in found)
+
     def test_autocast(self, world):
         _, found = world
         torch.manual_seed(0)
