@@ -533,7 +533,7 @@ def unfinished(folder):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_killed_then_interrupted_runs_end_with_the_same_numbers(toy, tmp_path, capfd):
     folder = tmp_path / "stopped"
-    what = ["--seeds", "0", "1", "--steps", "5000", "--checkpoints"]
+    what = ["--seeds", "0", "1", "--steps", "15000", "--checkpoints"]
     straight, common = toy.run([*what, str(tmp_path / "a")]), [*what, str(folder)]
     process = spawn(toy, *common)
     wait_for_checkpoints(folder, process, 1)
