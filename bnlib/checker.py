@@ -12,8 +12,10 @@ import inspect
 import io
 import itertools
 import linecache
+import numbers
 import signal
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
@@ -52,7 +54,7 @@ class _TooSlow(BaseException):
     """Raised inside a call whose time is up; comes back when it is swallowed."""
 
     def __del__(self):
-        if _Clock.running:
+        if _Clock.running and _Clock.cut:
             _watch(sys._getframe(1))
 
 
@@ -89,29 +91,36 @@ def _has_alarm():
 
 def _arm(seconds):
     """Start the clock; return what `_disarm` has to put back."""
-    _Clock.wall, _Clock.cpu = time.monotonic(), time.thread_time()
-    _Clock.allowed, _Clock.cut, _Clock.running = seconds, False, True
-    _Clock.before = sys.gettrace()
+    C, now, alarm = _Clock, time.monotonic(), None
+    outer = C.running, C.cut, C.wall, C.cpu, C.allowed, C.before
+    if C.running:  # a check inside a check gets what is left to the outer one
+        seconds = min(seconds, max(C.allowed - (now - C.wall), 1e-3))
+    C.wall, C.cpu, C.before = now, time.thread_time(), sys.gettrace()
+    C.allowed, C.cut, C.running = seconds, False, True
     if _has_alarm():
         handler = signal.signal(signal.SIGALRM, _ring)
-        return handler, signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
-    if _Clock.before is None:
+        alarm = handler, signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    elif C.before is None:
         sys.settrace(_every_line)
-    return None
+    return outer, alarm
 
 
 def _disarm(saved):
-    """Stop the clock, and leave alarm and tracing as they were found."""
-    _Clock.running = False
-    if saved:
-        handler, (delay, interval) = saved
+    """Stop the clock, leave alarm and tracing as they were; was the call cut off?"""
+    C, (outer, alarm) = _Clock, saved
+    C.running = False
+    if alarm:
+        handler, (delay, interval) = alarm
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         if delay:  # somebody else's alarm: due as much earlier as we took
-            left = max(delay - (time.monotonic() - _Clock.wall), 1e-3)
+            left = max(delay - (time.monotonic() - C.wall), 1e-3)
             signal.setitimer(signal.ITIMER_REAL, left, interval)
-    if _Clock.cut or sys.gettrace() is _every_line:
-        sys.settrace(_Clock.before)
+    cut = C.cut
+    if cut or sys.gettrace() is _every_line:
+        sys.settrace(C.before)
+    C.running, C.cut, C.wall, C.cpu, C.allowed, C.before = outer
+    return cut
 
 
 def _limited(call, seconds):
@@ -124,8 +133,8 @@ def _limited(call, seconds):
     except BaseException as caught:
         result, error = None, caught
     finally:
-        _disarm(saved)
-    return (None, _TooSlow()) if _Clock.cut else (result, error)
+        cut = _disarm(saved)
+    return (None, _TooSlow()) if cut else (result, error)
 
 
 class _Paper(io.StringIO):
@@ -216,6 +225,18 @@ def _run(exercise, caller, case, seconds):
     return _Answer(case, outputs, error, problems, changed, paper.getvalue())
 
 
+_MOST = 100_000  # numbers; no exercise asks for more than 480
+
+
+def _exact(array):
+    """Fractions and other Python numbers as floats; anything else as it came."""
+    if array.dtype != object or not array.size:
+        return array
+    if not all(isinstance(value, numbers.Real) for value in array.flat):
+        return array
+    return array.astype(float)
+
+
 def _array(name, part):
     """(float64 array, problems) for one thing that a function returned."""
     if hasattr(part, "detach"):  # a torch tensor, perhaps with a graph behind it
@@ -226,12 +247,18 @@ def _array(name, part):
     except Exception as error:
         what = f"{name} cannot be read as an array: {_one_line(error)}"
         return None, (("wrong-dtype", what),)
+    if array.size > _MOST:
+        what = f"{name} has shape {array.shape}: far more numbers than are asked for."
+        return None, (("wrong-shape", what),)
+    array = _exact(array)
     given = array.dtype
     good = given.kind == "f" and given.itemsize >= 4
     if not (good or (given.kind in "fiu" and isinstance(part, list | float | int))):
         what = f"{name} has dtype {given}; float64 is expected, float32 is fine."
         if given.kind not in "fiubc":
-            what = f"{name} is no array of numbers but of type {type(part).__name__}."
+            found = f"an array of {given}" if isinstance(part, np.ndarray) else "a "
+            found = found if found[-1] != " " else found + type(part).__name__
+            what = f"{name} should be an array of numbers; yours is {found}."
             return None, (("wrong-outputs", what),)
         return np.real(array).astype(float), (("wrong-dtype", what),)
     return array.astype(float), ()
@@ -281,9 +308,10 @@ def _read(exercise, result):
 
 _TOLERANCE = {"ordinary": 1e-4, "float32": 2e-2, "offset": 1e-4}
 _DOUBLE = 1e-8  # closer than this: computed in double precision
+_LEAST = 0.01  # values smaller than this are compared as if they were as large
 
 
-def _off(got, want, least=0.1):
+def _off(got, want, least=_LEAST):
     """The largest error, relative to the largest value; inf if one is finite alone."""
     finite = np.isfinite(want)
     if got.shape != want.shape or not np.array_equal(finite, np.isfinite(got)):
@@ -474,6 +502,8 @@ def _law(exercise, answers, i):
         return ""
     name = exercise.outputs[i]
     if np.ptp(ks) < 1e-4:
+        if not np.any(np.round(ks, 9)):
+            return f"On every input, your {name} is 0."
         return f"On every input, {name} is {ks[0]:.4g} times what it should be."
     shapes = [np.shape(a.case.args.get("x", 0)) for a in told]
     for axis in range(len(shapes[0])):
@@ -488,7 +518,7 @@ def _law(exercise, answers, i):
 def _lines(got, want, axis):
     """Along one axis: the places where the arrays differ, if others agree."""
     others = tuple(a for a in range(got.ndim) if a != axis)
-    bad = (abs(got - want) > 1e-4 * max(0.1, abs(want).max())).any(axis=others)
+    bad = (abs(got - want) > 1e-4 * max(_LEAST, abs(want).max())).any(axis=others)
     return np.flatnonzero(bad) if 0 < bad.sum() < len(bad) else ()
 
 
@@ -523,8 +553,9 @@ def _differs(got, want, closer):
         return f"{count} of {got.size} values are nan or infinite"
     k = _factor(got, want)
     if k is not None:
-        return f"yours is {k:.4g} times the expected"
-    off = (abs(got - want) > 1e-4 * max(0.1, abs(want).max())).sum()
+        zero = abs(got).max() < 1e-9
+        return "yours is 0" if zero else f"yours is {k:.4g} times the expected"
+    off = (abs(got - want) > 1e-4 * max(_LEAST, abs(want).max())).sum()
     count = f"{off} of {got.size} values are off"
     return (_closer(got, want) or count) if closer else count
 
@@ -716,13 +747,19 @@ _ERRORS = {
 }
 
 
+_LIBRARIES = tuple(
+    {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
+)
+
+
 def _place(error):
     """The learner's line in which an error arose, as "line 3: y = ..."."""
     ours = _limited.__code__.co_filename
     frames = [
         (frame, number)
         for frame, number in traceback.walk_tb(error.__traceback__)
-        if "lib/python" not in (file := frame.f_code.co_filename) and file != ours
+        if not (file := frame.f_code.co_filename).startswith(_LIBRARIES)
+        and file != ours
     ]
     if not frames:
         return ""
@@ -818,10 +855,10 @@ def _problems(answers, covered):
         found["raises"] = f"{stops} with {_one_line(errors[0])}{place and f', {place}'}"
     changed = dict.fromkeys(name for a in answers for name in a.changed)
     if changed:
-        which = ", ".join(changed)
-        found["mutates-input"] = (
-            f"Your function writes into its input: {which} changes."
-        )
+        which = " and ".join(changed)
+        verb = "changes" if len(changed) == 1 else "change"
+        text = f"Your function writes into its input: {which} {verb}."
+        found["mutates-input"] = text
     return found
 
 
@@ -941,12 +978,30 @@ def _progress_html():
 
 def _exercise(name):
     """The exercise of that name, or an error that lists them."""
-    if name in EXERCISES:
+    if isinstance(name, str) and name in EXERCISES:
         return EXERCISES[name]
     near = difflib.get_close_matches(str(name), EXERCISES, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else ""
     known = ", ".join(EXERCISES)
     raise ValueError(f"exercise must be one of: {known}; got {name!r}{guess}")
+
+
+_ONE_AT_A_TIME = threading.RLock()
+_OPEN = []  # checks that have not come to an end
+
+
+@contextlib.contextmanager
+def _nested():
+    """A check may run inside another, but not without an end."""
+    if len(_OPEN) > 2:
+        raise RecursionError(
+            "check is called inside itself; call your function instead"
+        )
+    _OPEN.append(None)
+    try:
+        yield
+    finally:
+        _OPEN.pop()
 
 
 def check(exercise, function):
@@ -964,8 +1019,9 @@ def check(exercise, function):
         what = f"function must be a function, got {type(function).__name__}"
         cure = f"pass it without parentheses: check({exercise.name!r}, {exercise.name})"
         raise TypeError(f"{what}; {cure}")
-    result = _judged(exercise, function)
-    _remember(result)
+    with _ONE_AT_A_TIME, _nested():
+        result = _judged(exercise, function)
+        _remember(result)
     return result
 
 

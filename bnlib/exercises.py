@@ -91,6 +91,7 @@ ROOT = {
     "missing-eps": lambda var, eps: np.sqrt(var),
     "eps-outside-root": lambda var, eps: np.sqrt(var) + eps,
     "eps-outside-root: throughout": lambda var, eps: np.sqrt(var) + eps,
+    "eps-outside-root: two roots": lambda var, eps: np.sqrt(var) + np.sqrt(eps),
     "eps-outside-root: twice": lambda var, eps: np.sqrt(var + eps) + eps,
     "variance-instead-of-std": lambda var, eps: var + eps,
     "variance-instead-of-std: without eps": lambda var, eps: var,
@@ -307,6 +308,7 @@ def _backward(w, dy, x, gamma, eps, axes, param_axes):
     a, over, total = _pick(w, axes), _pick(w, param_axes), _pick(w, SUM)
     mean, var, std, xhat = _normalized(w, x, eps, a)
     g = _pick(w, UPSTREAM)(dy, gamma)
+    a = 0 if "batch-in-statistics: of dx" in w else a
     if "gamma-after-averaging" in w:
         g = dy
     dx = _gradient(w, g, xhat, x, mean, var, std, a)
@@ -384,6 +386,7 @@ def _moments_recipe(w, x):
     mean, var = _pick(w, AVERAGE)(x, a), _pick(w, VARIANCE)(x, a)
     if "wrong-count" in w and a == 0:  # then the variance is taken around that mean
         var = ((x - mean) ** 2).sum(axis=0) / x.shape[1]
+    var = var + 1e-5 if "adds-eps" in w else var
     return _pick(w, PAIR)(mean, var.reshape(mean.shape))
 
 
@@ -436,6 +439,8 @@ BLEND_VARIANCE = {
 def _running_recipe(w, running_mean, running_var, x, momentum):
     if "wrong-axis" in w:
         x = x.T
+    if "wrong-axis: everything" in w:
+        x = x.reshape(-1, 1)
     blend = _pick(w, BLEND)
     mean = blend(running_mean, x.mean(axis=0), momentum)
     new = _pick(w, NEW_VARIANCE)(x, running_mean, mean)
@@ -465,6 +470,8 @@ def _inference_recipe(w, x, gamma, beta, running_mean, running_var, eps):
     if "affine-before-normalization" in w:
         x = gamma * x + beta
     mean, var = _pick(w, INFERENCE)(x, running_mean, running_var)
+    if "unscaled-mean" in w:
+        return x * gamma / _pick(w, ROOT)(var, eps) - mean + beta
     xhat = _pick(w, CENTRE)(x, mean, _pick(w, ROOT)(var, eps))
     return _pick(w, AFFINE)(xhat, gamma, beta)
 
@@ -615,7 +622,8 @@ def _renorm_backward_recipe(
     r, d, free_r, free_d = _corrections(w, mean, std, *limits)
     g = _pick(w, UPSTREAM)(dy, gamma)
     inner = _pick(w, RENORM_UPSTREAM)(g, r)
-    dx = _gradient(w, inner, xhat, x, mean, var, std, a)
+    seen = r * xhat + d if "corrected-xhat" in w else xhat
+    dx = _gradient(w, inner, seen, x, mean, var, std, a)
     if any(name.startswith("gradient-through") for name in w):
         dx = dx + _through_r_and_d(w, g, xhat, running_std, free_r, free_d, a)
     dgamma = total(_pick(w, RENORM_DGAMMA)(dy, xhat, r, d, x), axis=over)
@@ -678,6 +686,7 @@ GAMMA = {
     "": lambda y, gamma: gamma * y,
     "missing-gamma": lambda y, gamma: y,
     "gamma-added": lambda y, gamma: y + gamma,
+    "gamma-plus-one": lambda y, gamma: (1 + gamma) * y,
     "divides-by-gamma": lambda y, gamma: y / gamma,
     "affine-before-normalization": lambda y, gamma: y,
 }
@@ -789,6 +798,8 @@ def _merge_recipe(w, counts, means, variances):
     var = (share_var * (within + _pick(w, BETWEEN)(means, mean))).sum(axis=0)
     if "unweighted: between" in w:
         var = (share_var * within).sum(axis=0) + means.var(axis=0)
+    if "unweighted: around the merged mean" in w:
+        var = (share_var * within).sum(axis=0) + ((means - mean) ** 2).mean(axis=0)
     if "cancellation" in w:
         var = (share_var * (within + means**2)).sum(axis=0) - mean**2
     if "std-instead-of-variance: at the end" in w:
@@ -1165,6 +1176,10 @@ def _words_variance():
     You average absolute values where the formula averages squares.
     Try the column 0, 0, 0, 4: the two averages differ.
 
+    adds-eps
+    You add a small number to the variance, eps perhaps; here it stays as it is.
+    What is the variance of a column that does not vary?
+
     missing-square
     A square is missing: you square after averaging, or not at all.
     Try values of both signs. Can they cancel in your formula?
@@ -1187,6 +1202,10 @@ def _words_root():
 
     eps-outside-root
     You add eps to the standard deviation; it belongs to the variance.
+    With a variance of 1 and eps = 3, the formula divides by 2. And you?
+
+    eps-outside-root: two roots
+    You add the root of eps to the root of the variance; add first, one root then.
     With a variance of 1 and eps = 3, the formula divides by 2. And you?
 
     eps-outside-root: twice
@@ -1223,7 +1242,7 @@ def _words_root():
 
     sign-error
     A sign is the wrong way round.
-    Compare the signs below, then look at each minus of your formula.
+    Compare the signs above, then look at each minus of your formula.
 
     sign-error: plus mean
     You add the mean where it should be subtracted.
@@ -1265,6 +1284,10 @@ def _words_affine():
     You add gamma; it is a factor.
     Set gamma to 0: what should y be?
 
+    gamma-plus-one
+    You scale by 1 + gamma, as some models do; here gamma is the whole factor.
+    Set gamma to 0: what should y be?
+
     divides-by-gamma
     You divide by gamma; it is a factor.
     Double gamma: should the result double or halve?
@@ -1300,6 +1323,14 @@ def _words_axes():
     wrong-axis: of the sums
     Your sums for dgamma and dbeta run along the wrong axis.
     dgamma has the shape of gamma. Over which axes was gamma copied?
+
+    missing-transpose
+    You reshape without moving the channels to the end: the channels get mixed.
+    reshape never reorders. In x.reshape(-1, C), which values stand in a column?
+
+    missing-transpose: on the way back
+    You reshape back without moving the channels to their old place.
+    reshape never reorders. Undo your steps in the reverse order.
 
     per-pixel-statistics
     Every pixel has a mean of its own; all positions should share one.
@@ -1521,6 +1552,10 @@ def _words_renorm():
     You differentiate through r or d; both count as constants.
     Read what the paper says about r and d in the backward pass.
 
+    corrected-xhat
+    Inside dx you put r · xhat + d where the plain xhat belongs.
+    The variance acts on xhat, before r and d. Which one is differentiated?
+
     wrong-dgamma: xhat
     dgamma is made of the plain xhat: the correction by r and d is missing.
     What exactly does gamma multiply in the forward pass?
@@ -1587,7 +1622,7 @@ def _words_manners():
 
     raises
     Your function stops with an error.
-    Call it with the input below and read the line that is named.
+    Call it with the input above and read the line that is named.
 
     not-started
     Nothing is written yet.
@@ -1648,6 +1683,14 @@ _KEEPDIMS = ("wrong-axis: without keepdims",)  # what LINE_UP calls it for colum
 _STEPS = (VARIANCE, ROOT, CENTRE)
 
 
+def _words_zca():
+    """
+    batch-norm-instead
+    You scale each column by itself: columns that vary together still do.
+    Take two equal columns. Are yours uncorrelated afterwards?
+    """
+
+
 def _zca_whiten(x, eps):
     """Whiten x (N, C): subtract the mean, multiply by the symmetric inverse root of the
     biased covariance, eps added to its eigenvalues. Return xw (N, C).
@@ -1675,6 +1718,7 @@ _WHITEN = Exercise(
         ROTATE | {"cholesky-instead-of-zca": None},
     ),
     inputs=_whiten_cases,
+    words=_entries(_words_zca),
 )
 
 
@@ -1683,6 +1727,9 @@ def _moments(x):
     mean = x.mean(axis=0)
     var = ((x - mean) ** 2).mean(axis=0)
     return mean, var
+
+
+_SMALL_SPREAD = Case("a small spread", {"x": np.array([[0.0], [0.002]])})
 
 
 _MOMENTS = Exercise(
@@ -1696,8 +1743,8 @@ _MOMENTS = Exercise(
     ),
     reference=lambda x: tuple(m.reshape(-1) for m in moments(x)),
     recipe=_moments_recipe,
-    stations=(COLUMNS, AVERAGE, VARIANCE, PAIR),
-    inputs=lambda: _batch_cases([[1], [3]]),
+    stations=(COLUMNS, AVERAGE, VARIANCE, ("adds-eps",), PAIR),
+    inputs=lambda: (*_batch_cases([[1], [3]]), _SMALL_SPREAD),
     properties=(VARIANCE_IS_POSITIVE,),
     skip=(*_ONCE, "missing-mean: throughout", *_KEEPDIMS),
     flexible=True,  # with keepdims=True the means come as (1, C): as good
@@ -1795,7 +1842,13 @@ _RUNNING = Exercise(
         running_mean, running_var, x, momentum
     ),
     recipe=_running_recipe,
-    stations=(("wrong-axis",), BLEND, NEW_VARIANCE, BLEND_VARIANCE, PAIR),
+    stations=(
+        ("wrong-axis", "wrong-axis: everything"),
+        BLEND,
+        NEW_VARIANCE,
+        BLEND_VARIANCE,
+        PAIR,
+    ),
     inputs=lambda: _batch_cases([[1], [3]], running_mean=8, momentum=0.5),
     properties=(),
 )
@@ -1803,6 +1856,30 @@ _RUNNING = Exercise(
 
 def _words_infer():
     """
+    variance-instead-of-std
+    You divide by the variance; the formula divides by its root.
+    With a running_var of 4 and no eps, the formula divides by 2. And you?
+
+    variance-instead-of-std: without eps
+    You divide by the variance: there is no root, and no eps.
+    With a running_var of 4 and no eps, the formula divides by 2. And you?
+
+    missing-mean
+    The running mean is not subtracted.
+    Add 100 to x and to running_mean. Should the result move?
+
+    missing-scale
+    You never divide by the standard deviation.
+    Make running_var four times as large. What should become of xhat?
+
+    multiplies-by-std
+    You multiply by the standard deviation where the formula divides.
+    Make running_var four times as large. What should become of xhat?
+
+    unscaled-mean
+    You scale x by gamma / std, and leave the mean as it is.
+    Multiply out gamma * (x − mean) / std: what stands before the mean?
+
     unbiased-variance
     The stored variance is corrected a second time.
     Who has multiplied by n / (n − 1) already?
@@ -1833,7 +1910,7 @@ _INFER = Exercise(
         batch_norm_inference(x, gamma, beta, running_mean, running_var, eps=eps)
     ),
     recipe=_inference_recipe,
-    stations=(INFERENCE, ROOT, CENTRE, AFFINE),
+    stations=(INFERENCE, ROOT, (*CENTRE, *AFFINE, "unscaled-mean"), CENTRE, AFFINE),
     inputs=lambda: _batch_cases([[1], [3]], gamma=2, beta=5, running_mean=1, eps=5),
     skip=(*_ONCE, "missing-mean: throughout"),
     words=_entries(_words_infer),
@@ -1842,6 +1919,22 @@ _INFER = Exercise(
 
 def _words_fold():
     """
+    variance-instead-of-std
+    You divide by the variance; the formula divides by its root.
+    With a variance of 4 and no eps, the formula divides by 2. And you?
+
+    variance-instead-of-std: without eps
+    You divide by the variance: there is no root, and no eps.
+    With a variance of 4 and no eps, the formula divides by 2. And you?
+
+    missing-mean
+    The mean is not subtracted from the bias.
+    Add 1 to bias and to mean. Should the folded bias move?
+
+    multiplies-by-std
+    You multiply by the standard deviation where the formula divides.
+    Make var four times as large. What should become of the folded weight?
+
     wrong-axis
     You scale the columns of the weight; each output is a row.
     Which axis of weight counts the outputs? gamma has one entry for each.
@@ -1882,6 +1975,18 @@ _FOLD = Exercise(
 )
 
 
+def _conv_recipe(w, x, gamma, beta, eps):
+    if "missing-transpose" in w:
+        flat = x.reshape(-1, x.shape[1])
+        return _forward(w, flat, gamma, beta, eps, {"": 0}).reshape(x.shape)
+    y = _forward(w, x, _channel(gamma), _channel(beta), eps, CHANNELS)
+    late = "missing-transpose: on the way back" in w
+    return y.transpose(0, 2, 3, 1).reshape(x.shape) if late else y
+
+
+_RESHAPED = ("missing-transpose", "missing-transpose: on the way back")
+
+
 def _conv_batch_norm(x, gamma, beta, eps):
     """Batch normalization of images x (N, C, H, W): one mean, one biased variance per
     channel, shared by all examples and positions; gamma and beta (C,). Return y.
@@ -1906,8 +2011,11 @@ _CONV = Exercise(
         "keepdims=True keeps the mean in line with x; gamma needs shape (1, C, 1, 1).",
     ),
     reference=lambda x, gamma, beta, eps: batch_norm(x, gamma, beta, eps=eps)[0],
-    recipe=_forward_recipe(CHANNELS, _channel),
-    stations=(CHANNELS, LINE_UP, LINE_UP_PARAMS, _POOLED, *_STEPS, AFFINE),
+    recipe=_conv_recipe,
+    stations=(
+        *((*_RESHAPED, *CHANNELS, *LINE_UP, *LINE_UP_PARAMS, *_POOLED), CHANNELS),
+        *(LINE_UP, LINE_UP_PARAMS, _POOLED, *_STEPS, AFFINE),
+    ),
     inputs=lambda: _image_cases(*_TINY_IMAGES, gamma=2, beta=5, eps=3),
     properties=(_mean_is_beta((0, 2, 3), "each channel"),),
     skip=(*_ONCE, *_KEEPDIMS, "wrong-count"),
@@ -1949,6 +2057,22 @@ _CONV_BACKWARD = Exercise(
 )
 
 
+def _words_renorm_forward():
+    """
+    batch-norm-instead
+    This is batch normalization: neither r nor d is there.
+    Keep x and change running_mean. Should the result stay as it is?
+
+    missing-mean
+    The batch's mean is not subtracted.
+    With dmax = 0, add 100 to all of x. Should the result move?
+
+    std-instead-of-variance
+    You take a root of running_std: it is a standard deviation already.
+    Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
+    """
+
+
 def _batch_renorm(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
     """Batch renormalization of x (N, C): y = gamma * (r * xhat + d) + beta; r and d
     lead from the batch's statistics to the running ones, r clipped to 1/rmax ... rmax
@@ -1980,6 +2104,7 @@ _RENORM = Exercise(
     inputs=lambda: _batch_cases(
         [[1], [3]], gamma=2, beta=5, eps=3, rmax=1.25, dmax=0.5
     ),
+    words=_entries(_words_renorm_forward),
     skip=(*_ONCE, "missing-mean: throughout", "wrong-broadcast"),
 )
 
@@ -2019,7 +2144,7 @@ _RENORM_BACKWARD = Exercise(
     recipe=_renorm_backward_recipe,
     stations=(
         *(COLUMNS, LINE_UP, PER_COLUMN, *_CHAIN, *_CORRECTIONS, RENORM_UPSTREAM),
-        *(RENORM_DGAMMA, DBETA, SUM, ORDER, _THROUGH),
+        *(RENORM_DGAMMA, DBETA, SUM, ORDER, (*_THROUGH, "corrected-xhat")),
     ),
     inputs=lambda: _batch_cases(
         [[1], [3], [1], [3]], gamma=2, eps=3, rmax=1.25, dmax=0.5
@@ -2055,6 +2180,18 @@ _LAYER = Exercise(
 )
 
 
+def _words_layer_backward():
+    """
+    detached-statistics
+    You treat mean and variance as constants: only the straight path is left.
+    x reaches y on three paths. Which two go through the rest of its row?
+
+    batch-in-statistics: of dx
+    The two averages inside dx run over the batch; they belong along the row.
+    Which values shared a mean in the forward pass? Along them dx averages.
+    """
+
+
 def _layer_norm_backward(dy, x, gamma, eps):
     """The gradient of layer normalization of the rows of x (N, D); gamma (D,).
     Return (dx, dgamma, dbeta); dgamma and dbeta (D,).
@@ -2083,8 +2220,10 @@ _LAYER_BACKWARD = Exercise(
     stations=(
         *(ROWS, LINE_UP, PER_COLUMN, *_CHAIN, *_SUMS),
         (*UPSTREAM, "gamma-after-averaging"),
+        (*ROWS, *LINE_UP, *MEAN_TERM, *VARIANCE_TERM, "batch-in-statistics: of dx"),
     ),
     inputs=lambda: _row_cases([[1, 3, 1, 3]], gamma=2, eps=3),
+    words=_entries(_words_layer_backward),
     properties=(_sums_to_zero(1, "each row"), DBETA_IS_THE_SUM),
     skip=(*_NOT_BACKWARD[:-1], "missing-mean: throughout", *_KEEPDIMS, _COUNTS[1]),
 )
@@ -2201,7 +2340,7 @@ _MERGE = Exercise(
     stations=(
         *(SHARE, SHARE_MEAN, SHARE_VARIANCE, PAIR),
         ("std-instead-of-variance", "std-instead-of-variance: at the end"),
-        BETWEEN | {"unweighted: between": None},
+        (*BETWEEN, "unweighted: between", "unweighted: around the merged mean"),
     ),
     inputs=_merge_cases,
     properties=(VARIANCE_IS_POSITIVE,),

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -424,6 +425,39 @@ def test_without_signals(short, function):
     assert seen[0].mistakes == (() if function is right else ("too-slow",))
 
 
+def test_threads_take_turns(short):
+    """Two that never end and two that do, at the same time; print comes back."""
+    out, seen = sys.stdout, {}
+
+    def work(i):
+        seen[i] = verdict(right if i % 2 else swallows).mistakes
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert seen == {0: ("too-slow",), 1: (), 2: ("too-slow",), 3: ()}
+    assert sys.stdout is out
+
+
+def test_a_check_inside_a_check(short):
+    """The outer one is still cut off, and no recursion of checks goes on for ever."""
+
+    def then_endless(x, gamma, beta, eps):
+        assert verdict(right).passed
+        while True:
+            pass
+
+    def itself(x, gamma, beta, eps):
+        return verdict(itself)
+
+    before, start = state(), time.monotonic()
+    assert verdict(then_endless).mistakes == ("too-slow",)
+    assert not verdict(itself).passed
+    assert state() == before and time.monotonic() - start < 10
+
+
 def test_an_alarm_of_somebody_else_still_goes_off(short):
     rang = []
     before = signal.signal(signal.SIGALRM, lambda *_: rang.append(time.monotonic()))
@@ -523,7 +557,23 @@ def test_unknown_mistakes_come_with_what_can_be_said():
     assert "dx should sum to 0 over each column" in " ".join(result.message.split())
 
 
+def test_fractions_are_numbers():
+    def exact(x):
+        columns = [[Fraction(v) for v in column] for column in x.T.tolist()]
+        means = [sum(c) / len(c) for c in columns]
+        both = zip(columns, means, strict=True)
+        return means, [sum((v - m) ** 2 for v in c) / len(c) for c, m in both]
+
+    assert bnlib.check("moments", exact).passed
+    strings = bnlib.check("moments", lambda x: (x.mean(0).astype(object), ["a"]))
+    assert strings.mistakes == ("wrong-outputs",) and "type list" not in strings.message
+
+
 def test_unknown_exercise_lists_the_known_ones():
+    for name in (["moments"], None):
+        with pytest.raises(ValueError, match="exercise must be one of"):
+            bnlib.check(name, right)
+
     with pytest.raises(ValueError, match="did you mean 'batch_norm_forward'") as error:
         bnlib.check("batch_norm_forwards", right)
     assert all(name in str(error.value) for name in NAMES)

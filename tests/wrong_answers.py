@@ -450,7 +450,7 @@ def averages_variances(x, gamma, beta, eps):
     return g * (x - mu) / np.sqrt(var + eps) + b
 
 
-@wrong("conv_batch_norm")
+@wrong("conv_batch_norm", "missing-transpose")
 def reshaped_without_transposing(x, gamma, beta, eps):
     n, c, h, w = x.shape
     flat = x.reshape(-1, c)
@@ -656,3 +656,72 @@ def through_second_moments(counts, means, variances):
     w = counts[:, None] / counts.sum()
     mean = (w * means).sum(0)
     return mean, (w * (variances + means**2)).sum(0) - mean**2
+
+
+@wrong("merge_moments", "unweighted")
+def distances_count_alike(counts, means, variances):
+    w = counts[:, None] / counts.sum()
+    mean = (w * means).sum(0)
+    return mean, (w * variances).sum(0) + np.mean((means - mean) ** 2, axis=0)
+
+
+# ------------------------------------------------- a second reader's first attempts
+
+
+@wrong("moments", "adds-eps")
+def variance_with_eps(x):
+    return np.mean(x, axis=0), np.var(x, axis=0) + 1e-5
+
+
+@wrong("moments", "wrong-shape")
+def far_too_much(x):
+    return np.zeros((1000, 1000)), np.zeros((1000, 1000))
+
+
+@wrong("batch_norm_forward", "eps-outside-root")
+def root_of_each(x, gamma, beta, eps):
+    std = np.sqrt(x.var(0)) + np.sqrt(eps)
+    return gamma * (x - x.mean(0)) / std + beta
+
+
+@wrong("update_running", "wrong-axis")
+def one_mean_for_all(running_mean, running_var, x, momentum):
+    keep = 1 - momentum
+    mean = keep * running_mean + momentum * x.mean()
+    return mean, keep * running_var + momentum * x.var(ddof=1)
+
+
+@wrong("batch_norm_inference", "unscaled-mean")
+def scale_and_shift(x, gamma, beta, running_mean, running_var, eps):
+    scale = gamma / np.sqrt(running_var + eps)
+    return x * scale + (beta - running_mean)
+
+
+@wrong("conv_batch_norm", "missing-transpose")
+def reshaped_back_at_once(x, gamma, beta, eps):
+    flat = x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+    y = gamma * (flat - flat.mean(0)) / np.sqrt(flat.var(0) + eps) + beta
+    return y.reshape(x.shape)
+
+
+@wrong("batch_renorm_backward", "corrected-xhat")
+def corrected_all_the_way(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
+    mean, std = x.mean(0), np.sqrt(x.var(0) + eps)
+    r = np.clip(std / running_std, 1 / rmax, rmax)
+    d = np.clip((mean - running_mean) / running_std, -dmax, dmax)
+    xhat, g = (x - mean) / std * r + d, dy * gamma * r
+    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+@wrong("layer_norm_backward", "batch-in-statistics")
+def averages_of_chapter_four(dy, x, gamma, eps):
+    std = np.sqrt(x.var(1, keepdims=True) + eps)
+    xhat, g = (x - x.mean(1, keepdims=True)) / std, dy * gamma
+    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
+    return dx, (dy * xhat).sum(0), dy.sum(0)
+
+
+@wrong("rms_norm", "gamma-plus-one")
+def one_plus_gamma(x, gamma, eps):
+    return (1 + gamma) * x / np.sqrt(np.mean(x**2, -1, keepdims=True) + eps)
