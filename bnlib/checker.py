@@ -42,11 +42,15 @@ class _Clock:
     before = None
 
 
+# In a browser there is one thread, and no clock of threads.
+_busy = getattr(time, "thread_time", time.process_time)
+
+
 def _late():
     """Is the time up? Somebody who steps through with a debugger may take longer."""
     wall = time.monotonic() - _Clock.wall
     watched = sys.gettrace() not in (None, _every_line)
-    busy = time.thread_time() - _Clock.cpu
+    busy = _busy() - _Clock.cpu
     return max(busy, wall / 200 if watched else wall) > _Clock.allowed
 
 
@@ -95,7 +99,7 @@ def _arm(seconds):
     outer = C.running, C.cut, C.wall, C.cpu, C.allowed, C.before
     if C.running:  # a check inside a check gets what is left to the outer one
         seconds = min(seconds, max(C.allowed - (now - C.wall), 1e-3))
-    C.wall, C.cpu, C.before = now, time.thread_time(), sys.gettrace()
+    C.wall, C.cpu, C.before = now, _busy(), sys.gettrace()
     C.allowed, C.cut, C.running = seconds, False, True
     if _has_alarm():
         handler = signal.signal(signal.SIGALRM, _ring)

@@ -618,3 +618,12 @@ def test_modules_say_what_they_export():
     for name in ("exercises", "checker"):
         module = importlib.import_module(f"bnlib.{name}")
         assert all(hasattr(module, public) for public in module.__all__)
+
+
+def test_a_python_without_a_clock_of_threads_as_in_a_browser():
+    code = (
+        "import time; del time.thread_time; import bnlib; from bnlib import exercises"
+    )
+    code += "; print(bnlib.check('moments', exercises.EXERCISES['moments'].solution))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "✓ moments: right.", done.stderr
