@@ -976,7 +976,7 @@ def _progress_html():
     )
     solved = sum(_SOLVED.values())
     head = f"<strong>{solved} of {len(EXERCISES)} exercises solved</strong>"
-    style = "list-style:none;padding-left:.5em;line-height:1.5"
+    style = "list-style:none;padding-left:.5em;line-height:1.5;text-align:left"
     return f'<div>{head}<ul style="{style}">{items}</ul></div>'
 
 
