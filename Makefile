@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check export exercises run experiments lab serve clean distclean
+.PHONY: help setup book test check export exercises run experiments lab serve pdf links clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -86,6 +86,16 @@ lab: $(READY)  ## open chapters and workbooks in JupyterLab
 serve: book  ## build the site and serve it at http://localhost:8000 (PORT=...)
 	@echo "== http://localhost:$(PORT)  (Ctrl-C stops)"
 	@$(PY) -m http.server -d $(HTML) -b 127.0.0.1 $(PORT)
+
+pdf: book  ## print the whole book into one file, with a headless Chromium
+	@echo "== printing the book"
+	@$(PY) tools/pdf.py
+
+links: $(READY)  ## follow every link that leads out of the book (needs the web)
+	@$(VENV)/bin/jupyter-book build -q --builder linkcheck --path-output _build/links . \
+	  >_build/links.log 2>&1 || true
+	@test -f _build/links/_build/html/output.txt || (cat _build/links.log; exit 1)
+	@! grep -F '[broken]' _build/links/_build/html/output.txt
 
 clean:  ## remove what was built
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
+AXE = ROOT / "_build" / "checks" / "axe" / "axe.min.js"
 SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
@@ -93,7 +94,8 @@ def test_links_and_files_resolve(page):
 
 @every_page
 def test_nothing_is_loaded_from_elsewhere(page):
-    tags = soup(page).select("script[src], img[src], iframe[src], link[href]")
+    loaded = "script[src], img[src], iframe[src], link[href]:not([rel=canonical])"
+    tags = soup(page).select(loaded)
     sources = [tag.get("src") or tag.get("href") for tag in tags]
     foreign = [s for s in sources if urlsplit(s).netloc]
     assert foreign == [], "`python tools/frontend.py` says why no copy is served"
@@ -159,6 +161,7 @@ class Visit:
     scrolled_letters: list[str] = field(default_factory=list)
     copy_buttons: int = 0
     dark: dict = field(default_factory=dict)
+    barriers: list[str] = field(default_factory=list)
 
 
 SETTLE = """async () => {
@@ -255,6 +258,26 @@ DARK = """() => {
 }"""
 
 
+# axe-core with all its rules but the experimental ones, those of WCAG 2.2 included; in
+# the dark, the rules that look at colours. A kind of word in code has one colour: one
+# of a kind stands for all.
+BARRIERS = """async colours => {
+  const kinds = new Set();
+  for (const word of document.querySelectorAll('.highlight pre span[class]')) {
+    const block = word.closest('.highlight').parentElement;
+    const kind = `${word.className} in ${block.className}`;
+    if (kinds.has(kind)) word.replaceWith(word.textContent);
+    kinds.add(kind);
+  }
+  const choice = colours
+    ? { runOnly: ['color-contrast', 'link-in-text-block'] }
+    : { rules: { 'target-size': { enabled: true } } };
+  const found = await axe.run(document, { ...choice, resultTypes: ['violations'] });
+  return found.violations.flatMap(rule => rule.nodes.map(node =>
+    `${rule.id}: ${node.html.slice(0, 90)} ${node.failureSummary.slice(0, 200)}`));
+}"""
+
+
 def move_slider(page, area) -> str:
     """Move a widget's slider by keyboard; say what went wrong, or nothing."""
     handle = area.locator("[role=slider]").first
@@ -287,7 +310,9 @@ class Browser:
     """A browser on the served site that visits each page once and remembers."""
 
     def __init__(self, chromium, base: str):
-        self.context = chromium.new_context(viewport=DESKTOP, color_scheme="light")
+        self.context = chromium.new_context(
+            viewport=DESKTOP, color_scheme="light", reduced_motion="reduce"
+        )
         self.context.set_default_timeout(5000)
         self.base, self.visits = base, {}
 
@@ -334,9 +359,14 @@ class Browser:
         found.scrolled_letters = tab.evaluate(SCROLLED_LETTERS)
         tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
         found.errors_cut = tab.evaluate(ERRORS_CUT)
+        if AXE.is_file():
+            tab.evaluate(AXE.read_text(encoding="utf-8"))
+            found.barriers = tab.evaluate(BARRIERS, False)
         tab.emulate_media(color_scheme="dark")
         tab.locator("html[data-theme=dark]").wait_for()
         found.dark = tab.evaluate(DARK)
+        if AXE.is_file():
+            found.barriers += tab.evaluate(BARRIERS, True)
         tab.set_viewport_size(PHONE)
         found.too_wide = tab.evaluate(TOO_WIDE, PHONE["width"])
         found.phone = tab.evaluate(PHONE_LOOK)
@@ -433,6 +463,15 @@ def test_dark_mode_is_dark(browser, page):
 
 @pytest.mark.browser
 @every_page
+def test_no_barrier_in_the_light_and_in_the_dark(browser, page):
+    """axe-core finds nothing that keeps anybody out."""
+    if not AXE.is_file():
+        pytest.skip("no axe-core: `python tools/frontend.py` says why")
+    assert browser.visit(page).barriers == []
+
+
+@pytest.mark.browser
+@every_page
 def test_code_cells_can_be_copied(browser, page):
     cells = soup(page).select(".cell_input .highlight pre")
     assert browser.visit(page).copy_buttons == len(cells)
@@ -472,6 +511,7 @@ def links_with_preview():
         "equation": 'a.reference[href^="#equation"]',
         "citation": 'a.reference[href*="bibliography.html#"]',
         "elsewhere": 'a.reference[href*=".html#equation"]',
+        "term": 'a.reference[href*="notation.html#term-"]',
     }
     for kind, selector in kinds.items():
         links = (
@@ -484,7 +524,7 @@ def links_with_preview():
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("kind", ["equation", "citation", "elsewhere"])
+@pytest.mark.parametrize("kind", ["equation", "citation", "elsewhere", "term"])
 def test_links_preview_their_target(browser, kind):
     link = dict(links_with_preview())[kind]
     if link is None:
@@ -494,9 +534,8 @@ def test_links_preview_their_target(browser, kind):
     tab.locator(f'.bd-article a.reference[href="{href}"]').first.hover()
     tab.locator(".bn-preview").wait_for()
     box = tab.locator(".bn-preview")
-    assert (
-        box.locator("mjx-container").count() if kind != "citation" else box.inner_text()
-    )
+    words = kind in ("citation", "term")
+    assert len(box.inner_text()) > 40 if words else box.locator("mjx-container").count()
     tab.keyboard.press("Escape")
     assert box.count() == 0
     tab.close()
@@ -534,13 +573,18 @@ def test_npm_is_asked_only_when_something_changed(frontend, tmp_path, monkeypatc
     monkeypatch.setattr(
         frontend,
         "copy",
-        lambda modules, vendor: [modules.mkdir(), vendor.mkdir(parents=True)],
+        lambda modules, to, *_: [
+            modules.mkdir(exist_ok=True),
+            to.mkdir(parents=True),
+        ],
     )
     for _ in range(2):
         assert frontend.main(tmp_path) == 0
     assert len(calls) == 1
     monkeypatch.setattr(frontend, "fingerprint", lambda: "another lock file")
-    monkeypatch.setattr(frontend, "copy", lambda modules, vendor: modules.mkdir())
+    monkeypatch.setattr(
+        frontend, "copy", lambda modules, *_: modules.mkdir(exist_ok=True)
+    )
     assert frontend.main(tmp_path) == 0
     assert len(calls) == 2
 

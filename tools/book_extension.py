@@ -4,6 +4,13 @@
   fetched them (tools/frontend.py), else from the public CDN that Sphinx links to.
 - The version in the footer is the one of pyproject.toml.
 - A stored traceback is folded: its frames open on demand, its message is in view.
+- Descriptions, card, sitemap, robots and 404 are those of tools/publishing.py.
+- What the theme writes that a screen reader stumbles over is mended in each page.
+- The reference is written from the docstrings (tools/reference.py), the table of
+  frameworks from chapters/parity.toml (tools/parity.py).
+- The first page gets a map of the chapters and the time each takes (tools/landing.py).
+- The first time a page uses a term of the glossary, the word links to it, and bnlib.js
+  shows the definition while the pointer rests there.
 - sphinx-thebe, which runs cells on a remote server and which this book does not use,
   is kept off the pages: its script is injected twice and throws.
 """
@@ -12,7 +19,12 @@ import re
 import tomllib
 from pathlib import Path
 
+import landing
+import parity
+import publishing
+import reference
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +32,23 @@ EXTRA = ROOT / "_build" / "extra"
 MATHJAX = "vendor/mathjax/es5/tex-chtml.js"
 WIDGETS = "vendor/widgets/embed.js"
 HEADING = re.compile(r"^(?:-+\n)?(\S+) +Traceback \(most recent call last\)\n", re.M)
+
+# (what the theme writes, what is written in its place), found by axe-core.
+MENDS = [
+    # A button's name must contain the words seen on it.
+    (r'(<button class="[^"]*search-button-field[^>]*?) aria-label="Search"', r"\1"),
+    (r'(<i class="theme-switch [^>]*?) title="[^"]*"', r"\1"),
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    # Everything is in a landmark, the book's title at the top of the sidebar too.
+    (
+        r'<div class="sidebar-primary-item">(\s*<a class="navbar-brand)',
+        r'<div class="sidebar-primary-item" role="navigation" aria-label="Cover">\1',
+    ),
+    # A corner of a table is not the heading of anything.
+    (r'<th class="head"><p></p></th>', '<td class="head"></td>'),
+    # ARIA 1.3 takes doc-biblioentry back: an entry is an item of the list.
+    (r' role="doc-biblioentry"', ' role="listitem"'),
+]
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +105,81 @@ def fold_tracebacks(app, doctree, docname):
         block.parent[at : at + 1] = [tags[0], both[0], tags[1], both[1]]
 
 
+def mend_pages(app, exception):
+    """Write MENDS into the pages built; where they are in already, nothing happens."""
+    if exception or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        if path.is_relative_to(Path(app.outdir) / "_static"):
+            continue
+        text = mended = path.read_text(encoding="utf-8")
+        for wrong, right in MENDS:
+            mended = re.sub(wrong, right, mended)
+        if mended != text:
+            path.write_text(mended, encoding="utf-8")
+
+
+def write_reference(app, docname, source):
+    """Fill the entries into chapters/api.md, anew when a module has changed."""
+    if docname != "chapters/api":
+        return
+    source[0] = reference.write(source[0])
+    for path in (*reference.sources(), Path(reference.__file__)):
+        app.env.note_dependency(str(path))
+
+
+def write_parity(app, docname, source):
+    """Fill the table into chapters/parity.md, anew when a fact has changed."""
+    if docname == "chapters/parity":
+        source[0] = source[0].replace(parity.MARK, parity.table())
+        app.env.note_dependency(str(parity.FACTS))
+        app.env.note_dependency(parity.__file__)
+
+
+def write_landing(app, docname, source):
+    """Draw the map of chapters/index.md and fill its table, anew with every chapter."""
+    if docname == "chapters/index":
+        source[0] = landing.write(source[0])
+        for path in (ROOT / "chapters").glob("*.ipynb"):
+            app.env.note_dependency(str(path))
+        for path in (ROOT / "chapters" / "times.json", landing.__file__):
+            app.env.note_dependency(str(path))
+
+
+def glossary_terms():
+    """The terms of chapters/notation.md, as they are spelled there."""
+    text = (ROOT / "chapters" / "notation.md").read_text(encoding="utf-8")
+    block = re.search(r"^```\{glossary\}\n(.*?)^```", text, re.M | re.S)[1]
+    return re.findall(r"^(\w.*)$", block, re.M)
+
+
+def link_terms(app, doctree):
+    """Link the first mention of every term in the running text of a chapter."""
+    docname = app.env.docname
+    app.env.note_dependency(str(ROOT / "chapters" / "notation.md"))
+    if docname == "chapters/notation" or not docname.startswith("chapters/"):
+        return
+    for term in glossary_terms():
+        spelled = re.compile(rf"\b{re.escape(term)}s?\b", re.I)
+        for text in doctree.findall(nodes.Text):
+            found = spelled.search(text)
+            if found and isinstance(text.parent, nodes.paragraph):
+                before, after = text[: found.start()], text[found.end() :]
+                link = addnodes.pending_xref(
+                    "",
+                    nodes.inline(found[0], found[0], classes=["bn-term"]),
+                    refdomain="std",
+                    reftype="term",
+                    reftarget=term,
+                    refdoc=docname,
+                    refexplicit=True,
+                    refwarn=True,
+                )
+                parts = [nodes.Text(before), link, nodes.Text(after)]
+                text.parent.replace(text, [p for p in parts if p.astext()])
+                break
+
+
 def silence_thebe(app, config):
     """Keep sphinx-thebe from adding its settings and its script to the pages."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -88,5 +192,11 @@ def setup(app):
     app.connect("config-inited", serve_vendored, priority=200)
     app.connect("config-inited", fill_version)
     app.connect("config-inited", silence_thebe)
+    app.connect("source-read", write_reference)
+    app.connect("source-read", write_parity)
+    app.connect("source-read", write_landing)
+    app.connect("doctree-read", link_terms)
     app.connect("doctree-resolved", fold_tracebacks)
+    app.connect("build-finished", mend_pages)
+    publishing.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

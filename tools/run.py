@@ -9,7 +9,9 @@ changing it changes nothing in git.
 
 import hashlib
 import json
+import math
 import re
+import resource
 import sys
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 WIDGETS = "application/vnd.jupyter.widget-state+json"
+TIMES = ROOT / "chapters" / "times.json"  # shown on the first page
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
@@ -108,15 +111,36 @@ def stable_ids(notebook) -> str:
     return nbformat.writes(again)  # once more: keys are sorted by their new names
 
 
+def processor_seconds() -> float:
+    """Processor time of the kernels that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def remember(path: Path, seconds: float, file: Path = TIMES):
+    """Write down how long a chapter takes, where that is not what was known."""
+    if not path.resolve().is_relative_to(file.resolve().parent):
+        return
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = known.get(path.stem, math.inf)
+    if before / 1.5 < seconds < before * 1.5:
+        return
+    known[path.stem] = round(seconds, 1)
+    file.write_text(
+        json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
 def main(paths: list[str]) -> int:
     for path in map(Path, paths):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), processor_seconds()
         try:
             run(path)
         except CellExecutionError as error:
             print(f"{path}: a cell failed\n{error}", file=sys.stderr)
             return 1
         print(f"{path}: {time.perf_counter() - start:.0f} s")
+        remember(path, processor_seconds() - busy)
     return 0
 
 

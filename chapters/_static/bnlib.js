@@ -51,7 +51,7 @@ if (window.MathJax && !MathJax.Hub) {
   "use strict";
 
   const BOXES =
-    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .bn-wide)";
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .bn-wide, .bn-map)";
   const WIDE = 2.3; // width over height: panels side by side
 
   function mark(box) {
@@ -88,7 +88,7 @@ if (window.MathJax && !MathJax.Hub) {
   "use strict";
 
   const DELAY = 250; // ms, so that a pointer passing by opens nothing
-  const LINKS = ".bd-article a[href]:not(.headerlink, .sd-stretched-link, .image-reference)";
+  const LINKS = ".bd-article a[href]:not(.headerlink, .sd-stretched-link, .image-reference, .bn-map a)";
   const BLOCKS =
     "div.math, figure, div.proof, div.admonition, div.citation, aside.footnote, " +
     "div.literal-block-wrapper, table, dt, section";

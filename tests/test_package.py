@@ -1,0 +1,109 @@
+"""The package as others get it: built, installed where nothing else is, used."""
+
+import email
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MODULES = {str(p.relative_to(ROOT)) for p in (ROOT / "bnlib").rglob("*.py")}
+BUILD = "import sys; from setuptools import build_meta as b; b.build_{}(sys.argv[1])"
+USE = """
+import numpy as np
+import bnlib
+x = np.random.default_rng(0).normal(3, 2, size=(32, 8))
+y, cache = bnlib.batch_norm(x)
+assert abs(y.mean(0)).max() < 1e-12 and abs(y.std(0) - 1).max() < 1e-5
+dx, dgamma, dbeta = bnlib.batch_norm_backward(np.ones_like(y), cache)
+assert abs(dx).max() < 1e-12
+for name in bnlib.__all__:
+    try:
+        getattr(bnlib, name)
+    except ImportError as error:
+        assert error.name == "torch" and "bnlib[torch]" in str(error), name
+try:
+    import bnlib.nn
+except ImportError as error:
+    assert 'pip install "bnlib[torch]"' in str(error)
+print(bnlib.__version__, bnlib.__file__)
+"""
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """A folder with the wheel and the source distribution of this checkout."""
+    away = (".venv", "_build", ".git", "*.egg-info", "*.ipynb", "build", "shared")
+    source = tmp_path_factory.mktemp("package") / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*away, "results"))
+    for kind in ("sdist", "wheel"):
+        run(sys.executable, "-c", BUILD.format(kind), source.parent, cwd=source)
+    return source.parent
+
+
+def wheel(dist):
+    (path,) = dist.glob("*.whl")
+    return path
+
+
+def sdist(dist):
+    (path,) = dist.glob("*.tar.gz")
+    return path
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(dist):
+    names = set(zipfile.ZipFile(wheel(dist)).namelist())
+    info = f"bnlib-{PROJECT['version']}.dist-info/"
+    assert {n for n in names if not n.startswith(info)} == MODULES | {"bnlib/py.typed"}
+    assert f"{info}licenses/LICENSE" in names
+    said = email.message_from_bytes(
+        zipfile.ZipFile(wheel(dist)).read(f"{info}METADATA")
+    )
+    assert said["Version"] == PROJECT["version"] and said["Requires-Python"] == ">=3.11"
+    needed = [n for n in said.get_all("Requires-Dist") if "extra ==" not in n]
+    assert needed == PROJECT["dependencies"]
+    assert wheel(dist).stat().st_size < 200_000
+
+
+def test_the_source_distribution_holds_what_builds_it(dist):
+    with tarfile.open(sdist(dist)) as archive:
+        names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
+    own = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
+    assert own | MODULES | {"bnlib/py.typed"} <= names
+    assert not [n for n in names if n.startswith(("tests", "chapters", "tools"))]
+
+
+@pytest.mark.parametrize("which", [wheel, sdist])
+def test_installed_where_nothing_else_is(dist, tmp_path, which):
+    """numpy is lent from here, by link: nothing is downloaded."""
+    lent = tmp_path / "lent"
+    lent.mkdir()
+    site = Path(importlib.util.find_spec("numpy").origin).parent.parent
+    wanted = ("numpy", "numpy.libs", "setuptools", "setuptools-*", "_distutils_hack")
+    for folder in (folder for pattern in wanted for folder in site.glob(pattern)):
+        (lent / folder.name).symlink_to(folder)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    environ = os.environ | {"PYTHONPATH": str(lent), "PIP_CONFIG_FILE": os.devnull}
+    offline = ["--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", *offline]
+    run(*pip, which(dist), env=environ, cwd=tmp_path)
+    said = run(python, "-W", "error", "-c", USE, env=environ, cwd=tmp_path)
+    version, file = said.split()
+    assert version == PROJECT["version"]
+    assert Path(file).is_relative_to(tmp_path / "env")
+    assert (Path(file).parent / "py.typed").is_file()

