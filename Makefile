@@ -18,7 +18,8 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check export exercises run experiments lab serve pdf links clean distclean
+.PHONY: help setup book test check export exercises run experiments bench lab serve pdf \
+	links clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -63,7 +64,7 @@ test: check book  ## every check there is
 	  -rs --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
 check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
-	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check tools tests bnlib experiments
+	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check tools tests bnlib experiments benchmarks
 	@$(PY) tools/export.py --check
 	@$(PY) tools/exercises.py --check
 	@$(PY) -m pytest -q tests/test_export.py tests/test_notebooks.py
@@ -79,6 +80,9 @@ run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all
 
 experiments: $(READY)  ## every long run anew, on real data: make experiments JOBS=2
 	@$(PY) -m experiments --jobs $(or $(JOBS),1)
+
+bench: $(READY)  ## ratios of speed, error and memory, ours against others, six minutes
+	@$(PY) -m benchmarks
 
 lab: $(READY)  ## open chapters and workbooks in JupyterLab
 	@$(VENV)/bin/jupyter lab --notebook-dir=.

@@ -7,6 +7,7 @@ order of its table of contents. Importing this package needs numpy alone.
 from importlib import import_module
 from importlib.metadata import version
 
+from bnlib import fast
 from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import affine, batch_norm, moments, normalize
 from bnlib.checker import CheckResult, check, progress
@@ -80,6 +81,7 @@ __all__ = [  # in the order of the chapters
     "fold_model",
     "diagnose",
     "merge_moments",
+    "fast",
     "check",
     "CheckResult",
     "progress",

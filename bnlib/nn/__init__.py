@@ -11,9 +11,9 @@ except ImportError as error:
     raise ImportError(what, name="torch") from error
 
 from bnlib.nn import functional
-from bnlib.nn.convolution import BatchNorm2d, BatchNorm3d, fold
+from bnlib.nn.convolution import fold
+from bnlib.nn.fast import BatchNorm1d, BatchNorm2d, BatchNorm3d, InPlaceABN
 from bnlib.nn.inception import LocalResponseNorm
-from bnlib.nn.inference import BatchNorm1d
 from bnlib.nn.many_machines import SyncBatchNorm
 from bnlib.nn.other_axes import (
     GroupNorm,
@@ -43,6 +43,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "SyncBatchNorm",
+    "InPlaceABN",
     "fold",
     "recalibrate",
     "fold_model",

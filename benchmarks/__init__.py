@@ -1,0 +1,1 @@
+"""Ratios of speed against PyTorch and against public teaching code: `make bench`."""

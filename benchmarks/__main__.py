@@ -1,0 +1,347 @@
+"""Measure ratios: forward and backward passes, memory and error, ours and others'.
+
+    make bench                      prints the tables, about six minutes
+    python -m benchmarks --write    also writes benchmarks/results/cpu.json
+
+All that is compared is timed in turns, in one process with one thread, and what is
+reported is the ratio of medians of processor time. The allocator keeps large blocks, or
+it would be what is measured. Other work on the machine still takes caches and bandwidth
+away: then the ratios move by a tenth, or by much more.
+"""
+
+import argparse
+import math
+import os
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+PINNED = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4294967296:"
+    "glibc.malloc.trim_threshold=8589934592",
+}
+if __name__ == "__main__" and any(os.environ.get(k) != v for k, v in PINNED.items()):
+    arguments = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
+    os.execve(sys.executable, arguments, os.environ | PINNED)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import bnlib  # noqa: E402
+import bnlib.fast as fast  # noqa: E402
+import bnlib.nn as ours  # noqa: E402
+from benchmarks import rivals  # noqa: E402
+from experiments import provenance  # noqa: E402
+
+SHAPES = [
+    (32, 64, 56, 56),
+    (64, 128, 28, 28),
+    (32, 256, 14, 14),
+    (256, 1024),
+    (60, 100),
+    (8, 2048, 7, 7),
+]
+GROWTH = {
+    "N": [(n, 64, 28, 28) for n in (1, 4, 16, 64)],
+    "C": [(16, c, 28, 28) for c in (4, 16, 64, 256)],
+    "H·W": [(16, 64, s, s) for s in (7, 14, 28, 56)],
+}
+RESULT = Path(__file__).parent / "results" / "cpu.json"
+
+
+def in_turns(functions, seconds):
+    """Median time of each function; they take turns, in random order, for so long."""
+    order, chance = list(functions), random.Random(0)
+    times = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[next(iter(times))]) < 7:
+        chance.shuffle(order)  # what ran before leaves its traces in the caches
+        for name in order:
+            start = time.process_time_ns()
+            functions[name]()
+            times[name].append((time.process_time_ns() - start) / 1e9)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def layer(library, shape, **options):
+    dims = max(len(shape) - 2, 1)
+    return getattr(library, f"BatchNorm{dims}d")(shape[1], **options)
+
+
+def data(shape, mean=0.0):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator) + mean
+    return x, torch.randn(shape, generator=generator)
+
+
+def torch_step(function, x, dy, parameters):
+    """A training step of something that autograd differentiates."""
+    x = x.detach().requires_grad_()
+
+    def step():
+        function(x).backward(dy)
+        for leaf in (x, *parameters):
+            leaf.grad = None
+
+    return step
+
+
+def numpy_step(library, name, x, dy, *parameters, **options):
+    forward, backward = (getattr(library, name + end) for end in ("", "_backward"))
+
+    def step():
+        _, cache = forward(x, *parameters, **options)
+        return backward(dy, cache)
+
+    return step
+
+
+def steps(shape):
+    """Every implementation's training step on this shape."""
+    x, dy = data(shape)
+    gamma, beta = (torch.full(shape[1:2], v, requires_grad=True) for v in (1.0, 0.0))
+    found = {}
+    for name, library in (("torch.nn", torch.nn), ("bnlib.nn", ours)):
+        norm = layer(library, shape)
+        found[name] = torch_step(norm, x, dy, norm.parameters())
+        if len(shape) == 4:
+            last = (t.to(memory_format=torch.channels_last) for t in (x, dy))
+            norm = layer(library, shape)
+            found[f"{name}, channels last"] = torch_step(norm, *last, norm.parameters())
+    norm = layer(torch.nn, shape)
+    found["torch.compile"] = torch_step(torch.compile(norm), x, dy, norm.parameters())
+    for name in ("d2l", "labml"):
+        rule = getattr(rivals, f"as_in_{name}")
+        run = lambda x, rule=rule: rule(x, gamma, beta)  # noqa: E731
+        found[f"{name}-style"] = torch_step(run, x, dy, (gamma, beta))
+    arrays = x.numpy(), gamma.detach().numpy(), beta.detach().numpy(), dy.numpy()
+    for name in ("staged", "simplified"):
+        rule = getattr(rivals, name)
+        found[f"CS231n-style, {name}"] = lambda rule=rule: rule(*arrays)
+    x, *affine, dy = arrays
+    for name, library in (("bnlib.fast, numpy", fast), ("bnlib, numpy", bnlib)):
+        found[name] = numpy_step(library, "batch_norm", x, dy, *affine)
+    return found
+
+
+def bandwidth():
+    """Bytes a second of a copy much larger than the cache, read and written."""
+    x, y = torch.ones(64, 1 << 18), torch.empty(64, 1 << 18)  # 64 MiB each
+    return 2 * x.nbytes / in_turns({"copy": lambda: y.copy_(x)}, 2)["copy"]
+
+
+def floor(shape, speed):
+    """Seconds to move each of the five tensors once: x, y; dy, x, dx."""
+    return 5 * 4 * math.prod(shape) / speed
+
+
+def evaluation(shape):
+    x, _ = data(shape)
+    norms = {n: layer(lib, shape).eval() for n, lib in LIBRARIES.items()}
+    with torch.no_grad():
+        return in_turns({n: lambda m=m: m(x) for n, m in norms.items()}, 1.5)
+
+
+LIBRARIES = {"torch.nn": torch.nn, "bnlib.nn": ours}
+
+
+def others(seconds):
+    """numpy layer, group and RMS norm against torch.nn's."""
+    cases = {
+        "layer_norm": ((32, 512, 768), torch.nn.LayerNorm(768), {}),
+        "rms_norm": ((32, 512, 768), torch.nn.RMSNorm(768), {}),
+        "group_norm": (
+            (32, 64, 56, 56),
+            torch.nn.GroupNorm(32, 64),
+            {"num_groups": 32},
+        ),
+    }
+    found = {}
+    for name, (shape, norm, options) in cases.items():
+        x, dy = data(shape)
+        given = [p.detach().numpy() for p in norm.parameters()]
+        arrays = x.numpy(), dy.numpy(), *given
+        run = {
+            "torch.nn": torch_step(norm, x, dy, norm.parameters()),
+            "bnlib.fast": numpy_step(fast, name, *arrays, **options),
+            "bnlib": numpy_step(bnlib, name, *arrays, **options),
+        }
+        found[name] = relative(in_turns(run, seconds))
+    return found
+
+
+def relative(times, to="torch.nn"):
+    return {name: t / times[to] for name, t in times.items()}
+
+
+def errors(mean):
+    """Largest error of y, float32, for deviation 1 about this mean."""
+    x, dy = data((32, 16, 28, 28), mean)
+    exact = rivals.as_in_d2l(x.double(), *torch.tensor([[1.0], [0.0]]).expand(2, 16))
+    one, zero = torch.ones(16), torch.zeros(16)
+    last = x.to(memory_format=torch.channels_last)
+    compiled = torch.compile(layer(torch.nn, x.shape))
+    arrays = x.numpy(), one.numpy(), zero.numpy()
+    found = {
+        "torch.nn": layer(torch.nn, x.shape)(x),
+        "torch.nn, channels last": layer(torch.nn, x.shape)(last),
+        "bnlib.nn": layer(ours, x.shape)(x),
+        "bnlib.nn, channels last": layer(ours, x.shape)(last),
+        "torch.compile": compiled(x),
+        "d2l-style": rivals.as_in_d2l(x, one, zero),
+        "labml-style": rivals.as_in_labml(x, one, zero),
+        "CS231n-style, staged": rivals.staged(*arrays, dy.numpy())[0],
+        "CS231n-style, simplified": rivals.simplified(*arrays, dy.numpy())[0],
+        "bnlib.fast, numpy": fast.batch_norm(*arrays)[0],
+        "bnlib, numpy": bnlib.batch_norm(*arrays)[0],
+    }
+    found = {n: torch.as_tensor(y).detach().double() for n, y in found.items()}
+    return {n: error_of(y, exact) for n, y in found.items()}
+
+
+def error_of(y, exact):
+    error = (y - exact).abs().max().item()
+    return error if np.isfinite(error) else "nan"
+
+
+class Native(torch.nn.Sequential):
+    def __init__(self, channels):
+        super().__init__(torch.nn.BatchNorm2d(channels), torch.nn.LeakyReLU(0.01))
+
+
+def saved(norm, shape):
+    """Activations that autograd keeps, and the result, in units of the input."""
+    kept = {}
+
+    def pack(t):
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    x, _ = data(shape)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        z = norm(x * torch.ones(1, requires_grad=True))
+    kept[z.untyped_storage().data_ptr()] = z.untyped_storage().nbytes()
+    kept.pop(x.untyped_storage().data_ptr(), None)  # the multiplication's, not ours
+    return sum(kept.values()) / x.nbytes
+
+
+def memory(shape, seconds):
+    x, dy = data(shape)
+    norms = {
+        "torch.nn": Native(shape[1]),
+        "bnlib.nn.InPlaceABN": ours.InPlaceABN(shape[1]),
+    }
+    run = {n: torch_step(m, x, dy, m.parameters()) for n, m in norms.items()}
+    times = relative(in_turns(run, seconds))
+    return {n: {"units": saved(m, shape), "ratio": times[n]} for n, m in norms.items()}
+
+
+def parts(shape, seconds):
+    """What the training forward pass of torch.nn consists of, and what replaces it."""
+    x, _ = data(shape)
+    n, c, m = shape[0], shape[1], shape[2] * shape[3]
+    one, zero = torch.ones(c), torch.zeros(c)
+    run = {
+        "torch.nn forward": lambda: torch.native_batch_norm(
+            x, one, zero, None, None, True, 0.1, 1e-5
+        ),
+        "its moments": lambda: torch.batch_norm_update_stats(x, None, None, 0.1),
+        "its transform": lambda: torch.native_batch_norm(
+            x, one, zero, zero, one, False, 0.1, 1e-5
+        ),
+        "group-norm moments": lambda: torch.native_group_norm(
+            x, None, None, n, c, m, c, 0.0
+        ),
+        "copy": lambda: x.clone(),
+    }
+    return relative(in_turns(run, seconds), "torch.nn forward")
+
+
+def growth(seconds):
+    """Our training step in units of torch.nn's, as one side of the input grows."""
+    found = {}
+    for axis, shapes in GROWTH.items():
+        for shape in shapes:
+            x, dy = data(shape)
+            run = {}
+            for name, library in LIBRARIES.items():
+                norm = layer(library, shape)
+                run[name] = torch_step(norm, x, dy, norm.parameters())
+            times = in_turns(run, seconds)
+            key = "x".join(map(str, shape))
+            found.setdefault(axis, {})[key] = times["bnlib.nn"] / times["torch.nn"]
+    return found
+
+
+def measure(seconds):
+    table, evaluated = {}, {}
+    for shape in SHAPES:
+        key = "x".join(map(str, shape))
+        times = in_turns(steps(shape), seconds)
+        least = floor(shape, bandwidth())
+        table[key] = {
+            name: {"ratio": ratio, "floor": least / times[name]}
+            for name, ratio in relative(times).items()
+        }
+        evaluated[key] = relative(evaluation(shape))["bnlib.nn"]
+        show(key, table[key], evaluated[key])
+    return {
+        "training": table,
+        "evaluation": evaluated,
+        "others": others(seconds),
+        "error": {f"{mean:g}": errors(mean) for mean in (0, 1e4, 1e6)},
+        "memory": memory(SHAPES[0], seconds),
+        "parts": parts(SHAPES[0], seconds / 2),
+        "growth": growth(seconds / 6),
+    }
+
+
+def show(key, row, evaluated):
+    print(f"\n{key}: training step, torch.nn = 1; share of the bandwidth floor")
+    for name, cell in row.items():
+        print(f"  {name:26s}{cell['ratio']:8.2f}{cell['floor']:8.0%}")
+    print(f"  bnlib.nn, evaluation      {evaluated:8.2f}", flush=True)
+
+
+def show_rest(result):
+    for name, row in result["others"].items():
+        print(f"\n{name}: " + ", ".join(f"{n} {r:.2f}" for n, r in row.items()))
+    print("\nlargest error of y, float32, deviation 1, mean 0 / 1e4 / 1e6")
+    for name in result["error"]["0"]:
+        row = (result["error"][m][name] for m in ("0", "10000", "1e+06"))
+        print(f"  {name:26s}" + "".join(f"{float(e):10.1e}" for e in row))
+    print("\nbatch norm and leaky ReLU: saved activations, training step")
+    for name, cell in result["memory"].items():
+        print(f"  {name:26s}{cell['units']:8.2f}{cell['ratio']:8.2f}")
+    for title in ("parts", "growth"):
+        print(f"\n{title}: {provenance.rounded(result[title], 3)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=12.0, help="per comparison")
+    parser.add_argument("--write", action="store_true", help="replace the results file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    result = measure(options.seconds)
+    show_rest(result)
+    if options.write:
+        config = {"seconds": options.seconds, "shapes": [list(s) for s in SHAPES]}
+        config |= {"environment": PINNED}
+        about = provenance.provenance(
+            "python -m benchmarks --write", config, [0], [], start
+        )
+        about["cpu"] = torch.backends.cpu.get_cpu_capability()
+        provenance.write(RESULT, provenance.rounded({"provenance": about, **result}, 3))
+
+
+if __name__ == "__main__":
+    main()
