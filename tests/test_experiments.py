@@ -513,6 +513,8 @@ def spawn(toy, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # In the background (`nohup make test &`) children would ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -533,7 +535,7 @@ def unfinished(folder):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_killed_then_interrupted_runs_end_with_the_same_numbers(toy, tmp_path, capfd):
     folder = tmp_path / "stopped"
-    what = ["--seeds", "0", "1", "--steps", "15000", "--checkpoints"]
+    what = ["--seeds", "0", "1", "--steps", "5000", "--checkpoints"]
     straight, common = toy.run([*what, str(tmp_path / "a")]), [*what, str(folder)]
     process = spawn(toy, *common)
     wait_for_checkpoints(folder, process, 1)
