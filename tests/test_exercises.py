@@ -391,6 +391,12 @@ def gives_up(x, gamma, beta, eps):
         return right(x, gamma, beta, eps)
 
 
+@pytest.fixture(autouse=True)
+def _no_formatting_while_the_clock_runs(monkeypatch):
+    """pytest formats tracebacks in this hook, where an alarm of a check may ring."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(checker, "LIMIT", 0.3)
