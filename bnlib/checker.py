@@ -1040,7 +1040,7 @@ def _judged(exercise, function):
 
 
 class Progress:
-    """The exercises and what is solved, in this session; live in a notebook."""
+    """The exercises and what is solved since Python started; live in a notebook."""
 
     def __repr__(self):
         solved = sum(_SOLVED.values())
