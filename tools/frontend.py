@@ -3,9 +3,9 @@
 MathJax, the widgets' script, Pyodide's core and the editor of tools/inpage, bundled
 here, come from npm, at the versions and checksums of tools/frontend/package-lock.json,
 and go to _build/extra/vendor, from where Sphinx copies them into the site. What the
-tests alone run goes to _build/checks or stays in _build/frontend, never in the site. Without npm, node comes from PyPI. Without
-either, one line says so and the site links to a public CDN instead: the book is always
-built.
+tests alone run goes to _build/checks or stays in _build/frontend, never in the site.
+Without npm, node comes from PyPI. Without either, one line says so and the site links
+to a public CDN instead: the book is always built.
 
     python tools/frontend.py
 """

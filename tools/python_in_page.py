@@ -46,7 +46,7 @@ WORDS = {  # what the buttons say where they cannot do what they offer
 }
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """Why there is no Python for the pages, in one line."""
 
 
@@ -58,12 +58,12 @@ def numpy_wheel() -> bytes:
     if folder := os.environ.get("BNLIB_WHEELS"):
         path = Path(folder).expanduser() / WHEEL
         if not path.is_file():
-            raise Missing(f"BNLIB_WHEELS={folder} has no {WHEEL}")
+            raise MissingError(f"BNLIB_WHEELS={folder} has no {WHEEL}")
     else:
         path = downloaded()
     data = path.read_bytes()
     if (found := hashlib.sha256(data).hexdigest()) != SHA256:
-        raise Missing(f"{path} has sha256 {found}, not the published {SHA256}")
+        raise MissingError(f"{path} has sha256 {found}, not the published {SHA256}")
     return data
 
 
@@ -79,7 +79,7 @@ def downloaded() -> Path:
         return Path(pooch.retrieve(RELEASE + WHEEL, hash, WHEEL, cache, downloader=get))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:90]
-        raise Missing(f"numpy's wheel could not be fetched ({reason})") from None
+        raise MissingError(f"numpy's wheel could not be fetched ({reason})") from None
 
 
 def sources() -> list[Path]:
@@ -103,7 +103,9 @@ def build_wheel(folder: Path) -> str:
         command = [sys.executable, "-c", BUILD, str(folder)]
         done = subprocess.run(command, cwd=away, capture_output=True, text=True)
     if done.returncode:
-        raise Missing(f"bnlib's wheel was not built: {done.stderr.splitlines()[-1]}")
+        raise MissingError(
+            f"bnlib's wheel was not built: {done.stderr.splitlines()[-1]}"
+        )
     return next(folder.glob("bnlib-*.whl")).name
 
 
@@ -111,7 +113,7 @@ def gather(folder: Path):
     """Fill a folder with scripts, wheels and runtime.json, which says what is there."""
     pyodide = folder.parent / "vendor" / "pyodide"
     if not all((pyodide / name).is_file() for name in CORE):
-        raise Missing("Pyodide's core is not there (npm brings it)")
+        raise MissingError("Pyodide's core is not there (npm brings it)")
     (folder / WHEEL).write_bytes(numpy_wheel())
     wheels = [WHEEL, build_wheel(folder)]
     counted = [pyodide / f for f in CORE]
@@ -139,7 +141,7 @@ def main(extra: Path = EXTRA) -> int:
         shutil.copy(HERE / name, folder)
     try:
         gather(folder)
-    except Missing as why:
+    except MissingError as why:
         print(f"== no Python in the pages: {why}")
     return 0
 

@@ -12,6 +12,7 @@ import functools
 import html
 import importlib.util
 import io
+import itertools
 import json
 import linecache
 import symtable
@@ -22,7 +23,7 @@ from pathlib import Path
 MOST = 10_000  # characters that a cell may print
 NOT_IN_A_BROWSER = {"multiprocessing", "socket", "ssl", "subprocess", "tkinter", "venv"}
 DOWNLOADS = "bnlib.data"
-YOURS = "your code"  # where errors of the reader's own lines are found
+COUNT = itertools.count(1)  # of the cells run
 READS_FILES = {"open", "read_text", "read_bytes"}
 HAVE = "Python's standard library, numpy and bnlib"
 
@@ -127,22 +128,26 @@ def is_generator(statement):
 
 
 def without_lost(statement, missing, generators):
-    """The part of a statement that can run, as code; what cannot adds to `missing`."""
+    """The part of a statement that can run, as code, and is that all of it?
+
+    What cannot run adds to the names that are `missing`.
+    """
+    gone = []
     if isinstance(statement, ast.Import | ast.ImportFrom):
         module = getattr(statement, "module", None)
         gone = [a for a in statement.names if lost(a, module)]
         missing.update((a.asname or a.name).partition(".")[0] for a in gone)
         statement.names = [a for a in statement.names if a not in gone]
         if not statement.names:
-            return None
+            return "", False
     read, given = names(statement)
     if missing & read or asks_for_more(statement):
         # a generator that was not drawn from gives other numbers than the page shows
         missing |= given | (read & generators)
-        return None
+        return "", False
     missing -= given
     generators.update(given if is_generator(statement) else ())
-    return ast.unparse(statement)
+    return ast.unparse(statement), not gone
 
 
 def parts(sources):
@@ -159,7 +164,8 @@ def parts(sources):
             found.append(("", False))
             continue
         kept = [without_lost(s, missing, generators) for s in body]
-        found.append(("\n".join(k for k in kept if k), bool(kept) and all(kept)))
+        whole = bool(kept) and all(all_of_it for _, all_of_it in kept)
+        found.append((source if whole else "\n".join(code for code, _ in kept), whole))
     return found
 
 
@@ -191,7 +197,8 @@ def advice(error, namespace):
     """A sentence towards the cure, where there is one."""
     if isinstance(error, ModuleNotFoundError):
         return f"This page has {HAVE}. Run the notebook for anything else."
-    if isinstance(error, MemoryError):
+    too_big = "too big" in str(error) or "Maximum allowed dim" in str(error)
+    if isinstance(error, MemoryError) or too_big:
         return "A page may use two gigabytes at most. Try a smaller array."
     if isinstance(error, NameError):
         near = difflib.get_close_matches(str(error.name), namespace, 1)
@@ -199,11 +206,11 @@ def advice(error, namespace):
     return ""
 
 
-def explained(error, namespace):
+def explained(error, namespace, name):
     """An error as the page shows it: its line, what it says, a word of advice."""
     frames = traceback.extract_tb(error.__traceback__)
-    places = [(f.lineno, f.line) for f in frames if f.filename == YOURS]
-    if isinstance(error, SyntaxError) and error.filename == YOURS:
+    places = [(f.lineno, f.line) for f in frames if f.filename == name]
+    if isinstance(error, SyntaxError) and error.filename == name:
         places.append((error.lineno, error.text or ""))
     line, text = places[-1] if places else (None, "")
     said = traceback.format_exception_only(error)[-1].strip()
@@ -215,18 +222,19 @@ def explained(error, namespace):
 
 def run(code, namespace):
     """Run a cell: {printed, shown, line, ran}; shown is the last value, as HTML."""
-    linecache.cache[YOURS] = (len(code), None, code.splitlines(True), YOURS)
+    name = f"<cell {next(COUNT)}>"  # its own, so that its lines are found in tracebacks
+    linecache.cache[name] = (len(code), None, code.splitlines(True), name)
     printed, result = Printed(), {"shown": "", "line": None, "ran": True}
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            tree = ast.parse(code, YOURS)
+            tree = ast.parse(code, name)
             ends = tree.body and isinstance(tree.body[-1], ast.Expr)
             last = ast.Expression(tree.body.pop().value) if ends else None
-            exec(compile(tree, YOURS, "exec"), namespace)
+            exec(compile(tree, name, "exec"), namespace)
             if last is not None:
-                result["shown"] = shown(eval(compile(last, YOURS, "eval"), namespace))
+                result["shown"] = shown(eval(compile(last, name, "eval"), namespace))
         except BaseException as error:  # SystemExit too: the page goes on
-            result |= explained(error, namespace)
+            result |= explained(error, namespace, name)
     return result | {"printed": printed.getvalue()}
 
 
@@ -281,6 +289,7 @@ class Page:
     """
 
     def __init__(self, sources):
+        self.sources = sources
         self.codes = [code for code, _ in parts(sources)]
         self.restart()
 

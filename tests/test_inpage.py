@@ -1,0 +1,700 @@
+"""Python in the page: the runner, what it can run of the chapters, the real buttons.
+
+The runner is plain Python and is tested as such. The buttons are pressed in a headless
+Chromium on the built site. Where the site was built without numpy's wheel for the
+browser, the tests that need it are skipped by name, and those of the words that the
+buttons say instead run all the same.
+"""
+
+import gzip
+import html
+import http.server
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+from test_site import AXE, BARRIERS, HTML, SWITCHES, Quiet, chromium_path, soup
+
+import bnlib
+from bnlib.exercises import EXERCISES
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "tools" / "inpage"
+BUILT = HTML / "_static" / "inpage"
+PACKAGES = ROOT / "_build" / "frontend" / "node_modules"
+NOTEBOOKS = sorted((ROOT / "chapters").glob("*.ipynb"))
+PAGE = "chapters/03_batch_normalization.html"
+
+HAS_PYTHON = (BUILT / "runtime.json").is_file()
+needs_python = pytest.mark.skipif(
+    not HAS_PYTHON, reason="the site was built without numpy's wheel: see BNLIB_WHEELS"
+)
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+runner = load(FOLDER / "runner.py")
+tool = load(ROOT / "tools" / "python_in_page.py")
+
+
+# ---- which cells can run ------------------------------------------------------------
+
+
+def whole(*sources):
+    return [all_of_it for _, all_of_it in runner.parts(sources)]
+
+
+def test_an_import_is_kept_as_far_as_the_page_has_it():
+    source = "import numpy as np, torch\nfrom bnlib import fold, moments"
+    ((code, all_of_it),) = runner.parts([source])
+    assert code == "import numpy as np\nfrom bnlib import moments" and not all_of_it
+
+
+@pytest.mark.parametrize(
+    "module, here",
+    [
+        ("numpy", True),
+        ("numpy.linalg", True),
+        ("math", True),
+        ("bnlib", True),
+        ("bnlib.exercises", True),
+        ("bnlib.nn", False),
+        ("bnlib.nn.pitfalls", False),
+        ("bnlib.figures", False),
+        ("bnlib.data", False),
+        ("torch", False),
+        ("matplotlib.pyplot", False),
+        ("subprocess", False),
+    ],
+)
+def test_a_page_has_numpy_bnlib_and_the_standard_library(module, here):
+    assert runner.is_here(module) is here
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "t",  # a value that only torch gave
+        "def f(): return t",
+        "[t for _ in range(3)]",
+        "u = t",
+        "bnlib.fold(1, 2)",
+        "def f():\n    from torch import nn",
+        "open('numbers.json')",
+        "Path('numbers.json').read_text()",
+        "%timeit 1",
+        "ready[0]",  # changed by a statement that did not run
+        "listed",
+        "rng.normal()",  # torch drew from it before: other numbers than the page shows
+    ],
+)
+def test_what_needs_more_is_not_offered(source):
+    before = """
+        import bnlib, torch
+        import numpy as np
+        rng = np.random.default_rng(0)
+        ready, listed = [1, 2], []
+        t = torch.ones(3) * rng.normal()
+        ready[0] = t
+        listed.append(t)
+    """
+    assert whole(textwrap.dedent(before), source) == [False, False]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(t): return t + 1",  # a parameter, not the tensor
+        "[t for t in range(3)]",
+        "t = 1.0\nt + 1",  # a new value
+        "for t in range(3):\n    print(t)",
+        "import numpy as t",
+        "rng = np.random.default_rng(0)\nrng.normal()",
+    ],
+)
+def test_what_the_page_has_is_offered(source):
+    before = "import numpy as np, torch\nt = torch.ones(3)"
+    assert whole(before, source) == [False, True]
+
+
+def code_cells(path):
+    cells = nbformat.read(path, as_version=4).cells
+    removed = {"remove-cell", "remove-input"}
+    return [
+        c
+        for c in cells
+        if c.cell_type == "code" and not removed & {*c.metadata.get("tags", [])}
+    ]
+
+
+def stored(cell):
+    """What a cell printed and showed, without the blanks, which IPython lays out."""
+    texts = [o.text for o in cell.outputs if o.output_type == "stream"]
+    texts += [o.data.get("text/plain", "") for o in cell.outputs if "data" in o]
+    return re.sub(r"\s", "", "".join(texts))
+
+
+WITHOUT_TORCH = """
+import json, sys
+HIDDEN = {"torch", "matplotlib", "sklearn", "scipy", "ipywidgets", "IPython", "pooch"}
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.path.insert(0, sys.argv[1])
+import html, re, runner
+sys.meta_path.insert(0, Hide())
+page, found = runner.Page(json.load(sys.stdin)), {}
+for number, (code, whole) in enumerate(runner.parts(page.sources)):
+    if whole:
+        result = page.try_cell(number, page.sources[number])
+        value = html.unescape(re.sub("</?pre>", "", result["shown"]))
+        found[number] = (result["ran"], result["printed"] + value)
+json.dump(found, sys.__stdout__)
+"""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_cell_offered_shows_what_the_page_shows(path):
+    """Run with numpy and bnlib alone, the earlier cells first, as in the page."""
+    cells = code_cells(path)
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(FOLDER)]
+    sources = json.dumps([cell.source for cell in cells])
+    done = subprocess.run(command, input=sources, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = {int(n): result for n, result in json.loads(done.stdout).items()}
+    assert found or path.stem == "09_mnist", "no cell of this chapter can be tried"
+    for number, (ran, text) in found.items():
+        cell, tags = cells[number], cells[number].metadata.get("tags", [])
+        assert ran or "raises-exception" in tags, (cell.source, text)
+        as_stored = re.sub(r"\s", "", text) == stored(cell)
+        changes = "<" in text or "nbval-ignore-output" in tags  # HTML, or noise
+        assert as_stored or changes or not ran, (cell.source, text, stored(cell))
+
+
+def test_the_cells_of_a_page_are_marked():
+    cells = code_cells(ROOT / "chapters" / "03_batch_normalization.ipynb")
+    parts = runner.parts([cell.source for cell in cells])
+    boxes = [pre.find_parent(class_="cell") for pre in soup(PAGE).select(".cell_input")]
+    marks = ["bn-try" in box["class"] for box in boxes]
+    assert marks == [all_of_it for _, all_of_it in parts]
+
+
+# ---- running ------------------------------------------------------------------------
+
+
+def test_a_cell_prints_and_shows_its_last_value():
+    result = runner.run("print('a < b')\n[1, 2]", {})
+    assert result["printed"] == "a < b\n" and result["shown"] == "<pre>[1, 2]</pre>"
+    assert result["ran"] and result["line"] is None
+
+
+@pytest.mark.parametrize(
+    "code, line, words",
+    [
+        ("a = 1\nb = a / 0", 2, "ZeroDivisionError: division by zero"),
+        ("x = 1\ny = [1,\nz = 2", 2, "SyntaxError: '[' was never closed"),
+        ("def f():\n    return g()\nf()", 2, "NameError: name 'g' is not defined"),
+        ("import numpy as np\nnp.ones(2) @ np.ones(3)", 2, "ValueError: matmul"),
+        ("import tensorflow", 1, "Run the notebook for anything else"),
+        ("value = 1\nvalu", 2, "Did you mean value?"),
+        ("raise SystemExit", 1, "SystemExit"),
+        ("while True:\n    print('x' * 100)", 2, "printed more than 10,000 characters"),
+        ("def f():\n    f()\nf()", 2, "RecursionError"),
+    ],
+)
+def test_an_error_says_its_line(code, line, words):
+    result = runner.run(code, {})
+    shown = html.unescape(result["shown"])
+    assert result["line"] == line and words in shown and not result["ran"]
+    assert f"Line {line}: <code>" in result["shown"]
+    assert len(result["printed"]) <= runner.MOST
+
+
+def test_what_the_reader_wrote_is_shown_as_text():
+    result = runner.run("raise ValueError('<b>bold</b>')", {})
+    assert "&lt;b&gt;" in result["shown"] and "<b>" not in result["shown"]
+
+
+def test_an_answer_has_numpy_and_nothing_of_the_page():
+    assert runner.run_answer("np.ones(2).sum()")["shown"].startswith("<pre>np.float64")
+    assert "NameError" in runner.run_answer("moments")["shown"]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_check_judges_like_the_notebook(name):
+    stub, solution = EXERCISES[name].stub, EXERCISES[name].source
+    assert runner.check(name, solution) | {"printed": ""} == {
+        "printed": "",
+        "shown": bnlib.check(name, EXERCISES[name].solution)._repr_html_(),
+        "line": None,
+        "ran": True,
+        "passed": True,
+    }
+    failed = runner.check(name, stub)
+    assert not failed["passed"] and "Nothing is written yet" in failed["shown"]
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("def momets(x): pass", "You have momets. Begin with: def moments(x):"),
+        ("moments = 3", "There is no function yet"),
+        ("", "There is no function yet"),
+        ("def moments(x):\n    return y", "name &#x27;y&#x27; is not defined"),
+    ],
+)
+def test_check_says_what_is_missing(code, words):
+    result = runner.check("moments", code)
+    assert not result["passed"] and words in result["shown"]
+
+
+def test_a_page_runs_its_earlier_cells_once():
+    page = runner.Page(["n = []", "n.append(1)", "n.append(2)", "n"])
+    assert page.try_cell(3, "len(n)")["shown"] == "<pre>2</pre>"
+    assert page.try_cell(3, "n")["shown"] == "<pre>[1, 2]</pre>"
+    assert page.try_cell(1, "n.append(7)")["ran"]
+    assert page.try_cell(3, "n")["shown"] == "<pre>[7, 2]</pre>", (
+        "the edited cell counts"
+    )
+
+
+# ---- what is gathered ---------------------------------------------------------------
+
+
+def test_the_wheel_is_taken_from_the_folder_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("BNLIB_WHEELS", str(tmp_path))
+    with pytest.raises(tool.MissingError, match="has no numpy-2"):
+        tool.numpy_wheel()
+    (tmp_path / tool.WHEEL).write_bytes(b"not a wheel")
+    with pytest.raises(tool.MissingError, match="not the published 32d220d1"):
+        tool.numpy_wheel()
+
+
+def test_without_the_wheel_one_line_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BNLIB_WHEELS", str(tmp_path))
+    for name in tool.CORE:
+        path = tmp_path / "vendor" / "pyodide" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert tool.main(tmp_path) == 0
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("== no Python in the pages: BNLIB_WHEELS=")
+    assert {p.name for p in (tmp_path / "inpage").iterdir()} == {*tool.SCRIPTS}
+
+
+def test_a_mirror_that_is_away_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.delenv("BNLIB_WHEELS", raising=False)
+    monkeypatch.setenv("BNLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(tool, "RELEASE", "http://127.0.0.1:9/")
+    with pytest.raises(tool.MissingError, match="could not be fetched"):
+        tool.numpy_wheel()
+
+
+def test_the_wheel_of_the_book_is_this_checkout(tmp_path):
+    name = tool.build_wheel(tmp_path)
+    held = zipfile.ZipFile(tmp_path / name)
+    for path in (ROOT / "bnlib").rglob("*.py"):
+        assert held.read(str(path.relative_to(ROOT))) == path.read_bytes()
+
+
+def packed(path):
+    return len(gzip.compress(path.read_bytes(), 6))
+
+
+def test_a_page_weighs_little_before_the_first_press():
+    assert sum(packed(FOLDER / f) for f in ("inpage.js", "inpage.css")) < 20_000
+    assert len((FOLDER / "inpage.js").read_text().splitlines()) < 250
+
+
+@needs_python
+def test_the_runtime_weighs_less_than_twelve_megabytes():
+    vendor = HTML / "_static" / "vendor"
+    files = [vendor / "editor" / "editor.js", *(vendor / "pyodide").iterdir()]
+    assert sum(map(packed, [*files, *BUILT.iterdir()])) < 12e6
+
+
+@pytest.mark.parametrize("program", ["tsc", "eslint"])
+def test_scripts_are_typed_and_clean(program, tmp_path):
+    if not (PACKAGES / ".bin" / program).exists():
+        pytest.skip("the front-end packages are not there (npm brings them)")
+    for path in [*FOLDER.glob("*.js"), *FOLDER.glob("*.mjs"), *FOLDER.glob("*.json")]:
+        (tmp_path / path.name).write_text(path.read_text())
+    (tmp_path / "node_modules").symlink_to(PACKAGES)
+    options = ["-p", "."] if program == "tsc" else ["."]
+    command = [str(PACKAGES / ".bin" / program), *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- the buttons --------------------------------------------------------------------
+
+
+class Server(Quiet):
+    """The site, and beside it the same site as built without numpy's wheel."""
+
+    def send_head(self):
+        bare = self.path.startswith("/bare/")
+        self.path = self.path.removeprefix("/bare")
+        path = Path(self.translate_path(self.path))
+        if not (bare and path.suffix == ".html"):
+            return super().send_head()
+        text = path.read_text(encoding="utf-8")
+        page = re.sub(r'"runtime": \{[^}]*\}', '"runtime": null', text).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        return io.BytesIO(page)
+
+
+@pytest.fixture(scope="module")
+def site():
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Server, directory=HTML)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        path = chromium_path(playwright)
+        if path is None:
+            pytest.skip("no Chromium: set $CHROMIUM")
+        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium):
+    context = chromium.new_context(reduced_motion="reduce")
+    context.set_default_timeout(60_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def warm(chromium):
+    """A browser that has Python in its store already."""
+    context = chromium.new_context(reduced_motion="reduce")
+    context.set_default_timeout(60_000)
+    yield context
+    context.close()
+
+
+def visit(context, address):
+    complaints, tab = [], context.new_page()
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: complaints.append(request.url))
+    tab.goto(address, wait_until="networkidle")
+    return tab, complaints
+
+
+def place_of(tab, name):
+    return tab.get_by_role("group", name=f"Your answer: {name}", exact=True)
+
+
+def write(place, code):
+    """Type an answer into the editor, as one paste."""
+    if place.get_by_role("button", name="Edit").is_visible():
+        place.get_by_role("button", name="Edit").click()
+    text = place.get_by_role("textbox")
+    text.click()
+    text.press("Control+a")
+    text.page.keyboard.insert_text(code)
+
+
+def press(place, name):
+    """Press a button and read what comes of it."""
+    place.get_by_role("button", name=name).click()
+    place.page.wait_for_function("!document.querySelector('.bn-busy')")
+    return place.get_by_role("status").inner_text()
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+@pytest.mark.browser
+def test_nothing_is_fetched_before_the_first_press(context, site):
+    _, requests = visit(context, site + PAGE)
+    ours = [url for url in requests if re.search("inpage|pyodide|editor", url)]
+    assert {url.rpartition("/")[2].partition("?")[0] for url in ours} == {
+        "inpage.js",
+        "inpage.css",
+    }
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("button", ["Check", "Run", "Edit"])
+def test_without_python_a_button_explains(context, site, button):
+    tab, complaints = visit(context, f"{site}bare/{PAGE}")
+    before = len(complaints)
+    said = press(place_of(tab, "moments"), button)
+    assert "built without Python" in said and "make lab" in said
+    assert complaints[before:] == []
+
+
+@pytest.mark.browser
+def test_without_python_try_it_explains(context, site):
+    tab, _ = visit(context, f"{site}bare/{PAGE}")
+    tab.get_by_role("button", name="Try it").first.click()
+    place = tab.get_by_role("group", name="A cell of this page")
+    assert "built without Python" in place.get_by_role("status").inner_text()
+
+
+@pytest.mark.browser
+def test_without_python_the_solution_opens(context, site):
+    tab, _ = visit(context, f"{site}bare/{PAGE}")
+    solution = tab.locator(".solution:has(a[href='#check-moments'])")
+    assert not solution.locator("pre").first.is_visible()
+    press(place_of(tab, "moments"), "Solution")
+    assert solution.locator("pre").first.is_visible()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("without", ["Worker", "WebAssembly", "scripts"])
+def test_a_browser_that_cannot_shows_the_page_as_before(chromium, site, without):
+    options = {"java_script_enabled": without != "scripts"}
+    context = chromium.new_context(**options)
+    context.add_init_script(f"delete window.{without}")
+    tab = context.new_page()
+    tab.goto(site + PAGE)
+    stub = tab.locator(".cell.tag_exercise pre").nth(1)
+    assert stub.inner_text().startswith("def moments(x):")
+    assert tab.locator(".bn-bar, .bn-try-it").count() == 0
+    context.close()
+
+
+@pytest.mark.browser
+def test_a_page_opened_as_a_file_says_what_to_do(context):
+    tab, _ = visit(context, (HTML / PAGE).as_uri())
+    assert "make serve" in press(place_of(tab, "moments"), "Check")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("chapter", sorted({e.chapter for e in EXERCISES.values()}))
+def test_every_exercise_of_a_chapter_is_on_its_page(warm, site, chapter):
+    tab, _ = visit(warm, f"{site}bare/chapters/{chapter}.html")
+    names = [name for name, e in EXERCISES.items() if e.chapter == chapter]
+    groups = tab.locator("[role=group][aria-label^='Your answer']")
+    assert groups.evaluate_all("all => all.map(g => g.ariaLabel)") == [
+        f"Your answer: {name}" for name in names
+    ]
+    for name in names:
+        shown = place_of(tab, name).locator("pre").first.inner_text()
+        assert shown.strip() == EXERCISES[name].stub.strip()
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_from_a_cold_click_to_a_result_and_back_again(context, site):
+    """Also: what is stored, what is shown of it, and that a reload keeps it."""
+    tab, complaints = visit(context, site + PAGE)
+    place = place_of(tab, "moments")
+    assert "Nothing is written yet" in press(place, "Check")
+    write(place, EXERCISES["moments"].source)
+    assert press(place, "Check") == "✓ moments: right."
+    link = tab.locator(".bd-links a[href='#']")
+    assert "✓ 1/2" in link.inner_text()
+    tab.reload(wait_until="networkidle")
+    assert "x.mean(axis=0)" in place.locator("pre").first.inner_text()
+    assert "✓ 1/2" in link.inner_text()
+    tab.goto(f"{site}chapters/04_backward.html")
+    other = tab.locator(".bd-links a[href$='03_batch_normalization.html']")
+    assert "✓ 1/2" in other.inner_text()
+    tab.goto(site + PAGE)
+    place.get_by_role("button", name="Reset").click()
+    assert "NotImplementedError" in place.locator("pre").first.inner_text()
+    assert "✓" not in link.inner_text()
+    foreign = [c for c in complaints if not c.startswith((site, "data:", "blob:"))]
+    assert foreign == []
+
+
+@needs_python
+@pytest.mark.browser
+def test_python_is_fetched_once(context, site):
+    tab, _ = visit(context, site + PAGE)
+    press(place_of(tab, "moments"), "Check")
+    names = tab.evaluate("caches.keys()")
+    assert names == [json.loads((BUILT / "runtime.json").read_text())["cache"]]
+    tab.reload(wait_until="networkidle")
+    fetched = []
+    context.on("request", lambda request: fetched.append(request.url))
+    press(place_of(tab, "moments"), "Check")
+    assert [url for url in fetched if url.endswith((".wasm", ".whl", ".zip"))] == []
+
+
+BAD = {
+    "x = [1,\ny = 2": "SyntaxError: '[' was never closed",
+    "while True: print('x')": "printed more than 10,000 characters",
+    "import torch": "This page has Python's standard library, numpy and bnlib",
+    "def momets(x): return x": "You have momets",
+    "hog = np.ones(10**9)": "A page may use two gigabytes at most",
+    "hog = np.ones(2 * 10**8)": "two gigabytes at most",
+    "hog = []\nwhile True: hog.append(np.ones(10**7))": "two gigabytes at most",
+    "def f(): return f()\nf()": "RecursionError",
+    "import js\njs.nothing.at.all": "AttributeError",
+    "input()": "Error",
+    "def moments(x):\n    while True: pass": "ended",
+    "print('<b>not bold</b>')": "<b>not bold</b>",
+}
+
+
+@needs_python
+@pytest.mark.browser
+def test_bad_input_gets_a_word_and_the_page_goes_on(warm, site):
+    tab, _ = visit(warm, site + PAGE)
+    place = place_of(tab, "moments")
+    for code, words in BAD.items():
+        write(place, code)
+        assert flat(words) in flat(press(place, "Check")), code
+        write(place, EXERCISES["moments"].source)
+        assert press(place, "Check") == "✓ moments: right.", f"after {code!r}"
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_an_endless_loop_is_stopped(warm, site):
+    tab, _ = visit(warm, site + PAGE)
+    place = place_of(tab, "moments")
+    write(place, "while True: pass")
+    place.get_by_role("button", name="Run").click()
+    place.get_by_text("Running…").wait_for()
+    assert tab.evaluate("1 + 1") == 2, "the page does not wait for Python"
+    other = place_of(tab, "batch_norm_forward")
+    assert "busy with another cell" in press_at_once(other, "Check")
+    place.get_by_role("button", name="Stop").click()
+    assert place.get_by_role("status").inner_text() == "Stopped."
+    write(place, EXERCISES["moments"].source)
+    assert press(place, "Check") == "✓ moments: right."
+    tab.close()
+
+
+def press_at_once(place, name):
+    place.get_by_role("button", name=name).click()
+    return place.get_by_role("status").inner_text()
+
+
+@needs_python
+@pytest.mark.browser
+def test_an_endless_loop_ends_by_itself(warm, site):
+    tab = warm.new_page()
+    short = "const LIMIT = 1; // seconds"
+    script = (FOLDER / "inpage.js").read_text()
+    assert "const LIMIT = 30; // seconds" in script
+    script = script.replace("const LIMIT = 30; // seconds", short)
+    tab.route("**/inpage.js*", lambda route: route.fulfill(body=script))
+    tab.goto(site + PAGE, wait_until="networkidle")
+    place = place_of(tab, "moments")
+    write(place, "while True: pass")
+    assert press(place, "Run") == (
+        "Stopped: no end after 1 seconds. Is there an endless loop?"
+    )
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+@pytest.mark.parametrize("name", EXERCISES)
+def test_an_exercise_in_the_page(warm, site, name):
+    """The stub, the solution and every mistake of the catalogue, by the buttons."""
+    exercise = EXERCISES[name]
+    tab, _ = visit(warm, f"{site}chapters/{exercise.chapter}.html")
+    place = place_of(tab, name)
+    assert "Nothing is written yet" in press(place, "Check")
+    write(place, exercise.source)
+    assert f"✓ {name}: right." in press(place, "Check")
+    for mistake in exercise.mistakes:
+        wrong = f"EXERCISES[{name!r}].mutant({mistake!r})"
+        write(place, f"from bnlib.exercises import EXERCISES\n{name} = {wrong}")
+        shown = flat(press(place, "Check"))
+        for sentence in bnlib.check(name, exercise.mutant(mistake)).says:
+            assert flat(sentence) in shown, mistake
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_a_cell_is_tried_after_the_cells_before_it(warm, site):
+    tab, _ = visit(warm, site + PAGE)
+    cells = tab.locator(".cell.bn-try:has(.bn-try-it)")
+    texts = cells.locator("pre").all_inner_texts()
+    number = next(i for i, t in enumerate(texts) if t.startswith("mean, var ="))
+    cell = tab.locator(".cell.bn-try").nth(number)
+    stored_output = cell.locator(".cell_output").inner_text()
+    cell.hover()
+    cell.get_by_role("button", name="Try it").click()
+    tab.wait_for_function("!document.querySelector('.bn-busy')")
+    assert flat(cell.get_by_role("status").inner_text()) == flat(stored_output)
+    assert not cell.locator(".cell_output").is_visible()
+    write(cell, "mean.shape")
+    assert press(cell, "Run").strip() == "(1, 2)"
+    cell.get_by_role("button", name="Reset").click()
+    assert cell.locator(".cell_output").is_visible()
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_keyboard_alone(warm, site):
+    tab, _ = visit(warm, site + PAGE)
+    place = place_of(tab, "moments")
+    place.get_by_role("button", name="Edit").focus()
+    tab.keyboard.press("Enter")
+    text = place.get_by_role("textbox")
+    text.wait_for()
+    assert text.get_attribute("aria-label") == "Your answer: moments"
+    tab.keyboard.press("Control+a")
+    tab.keyboard.insert_text(EXERCISES["moments"].source)
+    tab.keyboard.press("Control+Enter")
+    place.get_by_text("✓ moments: right.").wait_for()
+    tab.keyboard.press("Tab")
+    focused = "document.activeElement.textContent"
+    assert tab.evaluate(focused) == "Check", "Tab leaves the editor"
+    tab.keyboard.press("Enter")
+    place.get_by_text("✓ moments: right.").wait_for()
+    assert tab.evaluate(focused) == "Check", "the button keeps the focus"
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_barrier_in_editor_and_result(chromium, site, scheme):
+    if not AXE.is_file():
+        pytest.skip("axe-core is not there (npm brings it)")
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, color_scheme=scheme
+    )
+    tab, _ = visit(context, site + PAGE)
+    place = place_of(tab, "moments")
+    write(place, "def moments(x):\n    return x.mean(1), x.var(1)  # 'why' 1")
+    assert "wrong axis" in press(place, "Check")
+    wide = "document.documentElement.scrollWidth"
+    assert tab.evaluate(wide) <= 390
+    tab.evaluate(AXE.read_text(encoding="utf-8"))
+    assert tab.evaluate(BARRIERS, scheme == "dark") == []
+    context.close()
