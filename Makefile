@@ -51,7 +51,7 @@ book: $(READY) vendor  ## build the site into _build/html
 	@echo "== building the book"
 	@mkdir -p _build
 	@# The builder does not notice a change of the look alone; then it builds all pages.
-	@all=$$(find chapters/_static tools/*.py tools/inpage _config.yml _toc.yml \
+	@all=$$(find chapters/_static tools/*.py tools/inpage _build/extra/inpage _config.yml _toc.yml \
 	  -type f -newer _build/.built -print -quit 2>/dev/null || echo none yet); \
 	$(VENV)/bin/jupyter-book build -W -n --keep-going -q $${all:+--all} . \
 	  >_build/book.log 2>&1 \

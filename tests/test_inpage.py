@@ -36,7 +36,8 @@ PACKAGES = ROOT / "_build" / "frontend" / "node_modules"
 NOTEBOOKS = sorted((ROOT / "chapters").glob("*.ipynb"))
 PAGE = "chapters/03_batch_normalization.html"
 
-HAS_PYTHON = (BUILT / "runtime.json").is_file()
+BUILT_PAGE = HTML / PAGE  # says whether its buttons have a runtime
+HAS_PYTHON = BUILT_PAGE.is_file() and '"runtime": {' in BUILT_PAGE.read_text("utf-8")
 needs_python = pytest.mark.skipif(
     not HAS_PYTHON, reason="the site was built without numpy's wheel: see BNLIB_WHEELS"
 )
@@ -552,7 +553,6 @@ BAD = {
     "import torch": "This page has Python's standard library, numpy and bnlib",
     "def momets(x): return x": "You have momets",
     "hog = np.ones(10**9)": "A page may use two gigabytes at most",
-    "hog = np.ones(2 * 10**8)": "two gigabytes at most",
     "hog = []\nwhile True: hog.append(np.ones(10**7))": "two gigabytes at most",
     "def f(): return f()\nf()": "RecursionError",
     "import js\njs.nothing.at.all": "AttributeError",
@@ -631,8 +631,10 @@ def test_an_exercise_in_the_page(warm, site, name):
         wrong = f"EXERCISES[{name!r}].mutant({mistake!r})"
         write(place, f"from bnlib.exercises import EXERCISES\n{name} = {wrong}")
         shown = flat(press(place, "Check"))
-        for sentence in bnlib.check(name, exercise.mutant(mistake)).says:
-            assert flat(sentence) in shown, mistake
+        said = bnlib.check(name, exercise.mutant(mistake)).says
+        # Where an eigenvalue solver gives up differs from machine to machine.
+        said = [s for s in said if not s.startswith("On some inputs it stops")]
+        assert said and all(flat(sentence) in shown for sentence in said), mistake
     tab.close()
 
 
