@@ -154,7 +154,7 @@ class Visit:
 
     complaints: list[str] = field(default_factory=list)  # requests out, errors
     formulas: dict = field(default_factory=dict)
-    widgets: dict = field(default_factory=dict)
+    figures: dict = field(default_factory=dict)
     too_wide: list[str] = field(default_factory=list)
     phone: dict = field(default_factory=dict)
     errors_cut: list[str] = field(default_factory=list)
@@ -165,11 +165,6 @@ class Visit:
 
 
 SETTLE = """async () => {
-  const views = document.querySelectorAll('script[type$="widget-view+json"]').length;
-  const drawn = () => document.querySelectorAll('.widget-subarea svg, .widget-subarea '
-    + '.widget-slider').length;
-  for (let i = 0; views && !drawn() && i < 100; i++)
-    await new Promise(r => setTimeout(r, 50));
   await window.MathJax?.startup?.promise;
   await document.fonts.ready;
 }"""
@@ -206,7 +201,7 @@ PHONE_LOOK = """async () => {
   boxes.forEach(e => { e.scrollLeft = 0; });
   const name = e => `${e.tagName}: ${e.textContent.trim().slice(0, 40)}`;
   return {
-    tracks: all('.noUi-target').map(e => size(e).width).filter(width => width < 150),
+    tracks: all('[type=range]').map(e => size(e).width).filter(width => width < 150),
     silent: silent.map(name),
     stuck: stuck.map(name),
     rows: all('.pst-scrollable-table-container')
@@ -223,8 +218,6 @@ ERRORS_CUT = """() => [...document.querySelectorAll('.traceback pre')]
 SCROLLED_LETTERS = """() => [...document.querySelectorAll('span.math > mjx-container')]
   .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth < 200)
   .map(e => e.parentElement.parentElement.textContent.slice(0, 60))"""
-FRAME = """area => [...area.querySelectorAll('svg')]
-  .filter(e => e.getClientRects().length).map(e => e.outerHTML).join()"""
 DARK = """() => {
   const rgb = text => text.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
@@ -241,7 +234,7 @@ DARK = """() => {
     const [a, b] = [rgb(getComputedStyle(e).color), ground(e)].map(light);
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   };
-  const texts = '.bd-article p, figcaption, .widget-label, .widget-readout, td, pre';
+  const texts = '.bd-article p, figcaption, .bn-sliders *, td, pre';
   const figures = '.cell_output img, .cell_output svg';
   return {
     theme: document.documentElement.dataset.theme,
@@ -278,32 +271,42 @@ BARRIERS = """async colours => {
 }"""
 
 
-def move_slider(page, area) -> str:
-    """Move a widget's slider by keyboard; say what went wrong, or nothing."""
-    handle = area.locator("[role=slider]").first
-    handle.focus()
-    page.keyboard.press("Home")
-    page.wait_for_timeout(60)
-    before = area.evaluate(FRAME)
-    page.keyboard.press("ArrowRight")
-    for _ in range(20):
-        if area.evaluate(FRAME) != before:
-            break
-        page.wait_for_timeout(25)
-    else:
-        return "the frame does not change with ArrowRight"
-    spoken = [handle.get_attribute(f"aria-{name}") for name in ("label", "valuetext")]
-    return "" if all(spoken) else "the slider has no name or value for a screen reader"
+# What a moving figure shows now, and what each of its sliders says.
+SHOWN = "e => e.querySelector('[role=img]').outerHTML"
+SAID = """e => [e.labels[0]?.innerText, e.getAttribute('aria-valuetext'),
+  e.nextElementSibling.innerText]"""
 
 
-def try_widgets(page) -> dict:
-    areas = page.locator(".widget-subarea")
-    moved = [
-        move_slider(page, area)
-        for area in areas.all()
-        if area.locator("[role=slider]").count()
-    ]
-    return {"shown": areas.count(), "faults": [fault for fault in moved if fault]}
+def move(page, figure) -> list[str]:
+    """Move every slider of a figure by keyboard; say what went wrong."""
+    faults = []
+    for slider in figure.locator("input[type=range]").all():
+        slider.focus()
+        page.keyboard.press("Home")
+        seen = [(figure.evaluate(SHOWN), slider.evaluate(SAID))]
+        for _ in range(int(slider.get_attribute("max"))):
+            page.keyboard.press("ArrowRight")
+            seen.append((figure.evaluate(SHOWN), slider.evaluate(SAID)))
+        shown, said = zip(*seen, strict=True)
+        label, spoken, value = map(set, zip(*said, strict=True))
+        if len(set(shown)) < len(seen) or not all(map(str.strip, shown)):
+            faults.append(f"{label}: two positions show the same")
+        if (
+            len(label) != 1
+            or not all(label)
+            or {len(spoken), len(value)} != {len(seen)}
+        ):
+            faults.append(f"{label}: no name, or values that do not differ")
+        page.keyboard.press("Home")
+        if figure.evaluate(SHOWN) != shown[0]:
+            faults.append(f"{label}: Home does not lead back")
+    return faults
+
+
+def try_figures(page) -> dict:
+    figures = page.locator(".bn-movable").all()
+    faults = [fault for figure in figures for fault in move(page, figure)]
+    return {"shown": len(figures), "faults": faults}
 
 
 class Browser:
@@ -314,7 +317,7 @@ class Browser:
             viewport=DESKTOP, color_scheme="light", reduced_motion="reduce"
         )
         self.context.set_default_timeout(5000)
-        self.base, self.visits = base, {}
+        self.chromium, self.base, self.visits = chromium, base, {}
 
     def open(self, page: str, complaints: list[str]):
         tab = self.context.new_page()
@@ -355,7 +358,7 @@ class Browser:
         tab = self.open(page, found.complaints)
         found.formulas = tab.evaluate(FORMULAS)
         found.copy_buttons = tab.locator(".cell_input .copybtn").count()
-        found.widgets = try_widgets(tab)
+        found.figures = try_figures(tab)
         found.scrolled_letters = tab.evaluate(SCROLLED_LETTERS)
         tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
         found.errors_cut = tab.evaluate(ERRORS_CUT)
@@ -405,6 +408,16 @@ def browser(base):
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def still(browser):
+    """A tab that runs no scripts."""
+    context = browser.chromium.new_context(viewport=DESKTOP, java_script_enabled=False)
+    tab = context.new_page()
+    tab.base = browser.base
+    yield tab
+    context.close()
+
+
 @pytest.mark.browser
 @every_page
 def test_page_is_quiet(browser, page):
@@ -448,10 +461,24 @@ def test_no_scrollbars_in_the_text(browser, page):
 
 @pytest.mark.browser
 @every_page
-def test_widgets_appear_and_move(browser, page):
-    views = soup(page).select('script[type="application/vnd.jupyter.widget-view+json"]')
-    found = browser.visit(page).widgets
-    assert found == {"shown": len(views), "faults": []}
+def test_figures_move_by_keyboard_and_say_what_they_show(browser, page):
+    found = browser.visit(page).figures
+    assert found == {"shown": len(soup(page).select(".bn-movable")), "faults": []}
+    chapter = Path(page).name[:2].isdigit()
+    assert found["shown"] >= chapter, "every chapter has something to move"
+
+
+@pytest.mark.browser
+@every_doc
+def test_without_scripts_a_moving_figure_is_a_picture(still, page):
+    """Its first frame stands there, with its words, and no slider that does nothing."""
+    still.goto(still.base + page)
+    for figure in still.locator(".bn-movable").all():
+        frame = figure.locator("[role=img]")
+        assert frame.count() == 1 and frame.is_visible()
+        assert len(frame.get_attribute("aria-label")) > 15
+        assert frame.bounding_box()["height"] > 100
+        assert not figure.locator("input").first.is_visible()
 
 
 @pytest.mark.browser

@@ -1,11 +1,13 @@
 """What the book asks of Sphinx beyond its configuration; loaded by _config.yml.
 
-- MathJax and the widgets' script come from the site itself where `make vendor` has
-  fetched them (tools/frontend.py), else from the public CDN that Sphinx links to.
+- MathJax comes from the site itself where `make vendor` has fetched it
+  (tools/frontend.py), else from the public CDN that Sphinx links to.
 - The version in the footer is the one of pyproject.toml.
 - A stored traceback is folded: its frames open on demand, its message is in view.
 - Descriptions, card, sitemap, robots and 404 are those of tools/publishing.py.
 - What the theme writes that a screen reader stumbles over is mended in each page.
+- Figures with a slider become plain HTML, which needs no script to be seen
+  (tools/movables.py).
 - The reference is written from the docstrings (tools/reference.py), the table of
   frameworks from chapters/parity.toml (tools/parity.py).
 - The first page gets a map of the chapters and the time each takes (tools/landing.py).
@@ -22,6 +24,7 @@ import tomllib
 from pathlib import Path
 
 import landing
+import movables
 import parity
 import publishing
 import python_in_page
@@ -33,7 +36,6 @@ from sphinx.util import logging
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ROOT / "_build" / "extra"
 MATHJAX = "vendor/mathjax/es5/tex-chtml.js"
-WIDGETS = "vendor/widgets/embed.js"
 HEADING = re.compile(r"^(?:-+\n)?(\S+) +Traceback \(most recent call last\)\n", re.M)
 
 # (what the theme writes, what is written in its place), found by axe-core.
@@ -57,13 +59,12 @@ logger = logging.getLogger(__name__)
 
 
 def serve_vendored(app, config):
-    """Point the pages to the fetched copies, where they are all there."""
-    if not all((EXTRA / path).is_file() for path in (MATHJAX, WIDGETS)):
-        logger.info("MathJax and widgets: linked from a CDN, no fetched copies found")
+    """Point the pages to the fetched copy, where there is one."""
+    if not (EXTRA / MATHJAX).is_file():
+        logger.info("MathJax: linked from a CDN, no fetched copy found")
         return
     config.html_static_path.append(str(EXTRA))
     config.mathjax_path = MATHJAX
-    config.nb_ipywidgets_js = {WIDGETS: {}}
 
 
 def fill_version(app, config):
@@ -149,6 +150,13 @@ def write_landing(app, docname, source):
             app.env.note_dependency(str(path))
 
 
+def place_movables(app, doctree):
+    """Write the figures that move as HTML, in place of their widgets."""
+    notebooks = getattr(app.env, "nb_metadata", {})
+    scripts = notebooks.get(app.env.docname, {}).get("js_files", {})
+    movables.replace(doctree, scripts)
+
+
 def glossary_terms():
     """The terms of chapters/notation.md, as they are spelled there."""
     text = (ROOT / "chapters" / "notation.md").read_text(encoding="utf-8")
@@ -199,6 +207,7 @@ def setup(app):
     app.connect("source-read", write_parity)
     app.connect("source-read", write_landing)
     app.connect("doctree-read", link_terms)
+    app.connect("doctree-read", place_movables)
     app.connect("doctree-resolved", fold_tracebacks)
     app.connect("build-finished", mend_pages)
     publishing.setup(app)

@@ -1,8 +1,8 @@
 """Print the whole book into one PDF: _build/html/book.pdf.
 
-Each page is opened in a headless Chromium, so that its sliders show their first frame.
-All articles are then put into one page, with links between them, typeset and
-printed. Solutions are unfolded; the code of plots stays folded, that is, out.
+Each page is opened in a headless Chromium. All articles are put into one page, with
+links between them, typeset and printed; a figure that moves stands as it stood first.
+Solutions are unfolded; the code of plots stays folded, that is, out.
 
     python tools/pdf.py [first chapters to print, such as 3]
 """
@@ -30,23 +30,13 @@ SWITCHES = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
-# The article as it was written, formulas unset, with each widget's first frame in it.
+# The article as it was written, formulas unset, of each moving figure the first frame.
 ARTICLE = """async name => {
-  const views = 'script[type$="widget-view+json"]';
-  const wanted = document.querySelectorAll(views).length;
-  const drawn = () => [...document.querySelectorAll('.widget-subarea')]
-    .map(area => [...area.querySelectorAll('svg')])
-    .map(all => all.find(e => e.getClientRects().length));
-  for (let i = 0; wanted && drawn().filter(Boolean).length < wanted && i < 200; i++)
-    await new Promise(r => setTimeout(r, 50));
-  const frames = drawn();
   const text = await (await fetch(location.href)).text();
   const page = new DOMParser().parseFromString(text, 'text/html');
-  page.querySelectorAll(views).forEach((view, i) => {
-    if (frames[i]) view.replaceWith(page.importNode(frames[i], true));
-  });
   const article = page.querySelector('.bd-article');
-  const out = 'script, .headerlink, .prev-next-area, details.above-input, .bn-frames';
+  const out = 'script, template, .bn-sliders, .headerlink, .prev-next-area, '
+    + 'details.above-input, .bn-frames';
   article.querySelectorAll(out).forEach(e => e.remove());
   article.querySelectorAll('details').forEach(e => { e.open = true; });
   article.querySelectorAll('.dropdown, .toggle').forEach(e =>

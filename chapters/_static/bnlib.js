@@ -1,11 +1,3 @@
-// Widgets typeset their labels through MathJax 2's queue, which MathJax 3 lacks: without
-// this, a page with a formula and a slider throws.
-if (window.MathJax && !MathJax.Hub) {
-  const queue = ([, , element]) =>
-    MathJax.startup.promise.then(() => MathJax.typesetPromise([element]));
-  MathJax.Hub = { Queue: queue };
-}
-
 // Paper is white, whatever the screen is.
 (() => {
   "use strict";
@@ -20,29 +12,31 @@ if (window.MathJax && !MathJax.Hub) {
   addEventListener("afterprint", () => (page.theme = onScreen));
 })();
 
-// Sliders say their name, their value and what the figure now shows: the widgets' script
-// gives the handle no name and reads out the index of the frame.
+// Figures that move (tools/movables.py): the frame that is shown stands in the page, the
+// others in templates beside it. A slider chooses, and says its value and what is seen.
 (() => {
   "use strict";
 
-  function speak() {
-    for (const handle of document.querySelectorAll(".widget-slider [role=slider]")) {
-      const slider = handle.closest(".widget-slider");
-      const [label, readout] = [".widget-label", ".widget-readout"].map(
-        (part) => slider.querySelector(part)?.textContent.trim(),
-      );
-      const figure = slider.parentElement.querySelector("[role=img][aria-label]");
-      const value = [readout, figure?.getAttribute("aria-label")].filter(Boolean).join(": ");
-      if (label) handle.setAttribute("aria-label", label);
-      slider.querySelector('.widget-label[title="null"]')?.removeAttribute("title");
-      if (value) handle.setAttribute("aria-valuetext", value);
+  function wake(figure) {
+    const sliders = [...figure.querySelectorAll(".bn-sliders input")];
+    const box = figure.querySelector(".bn-stage");
+    if (!box) return; // a figure that draws itself
+    const frames = [...box.children].map((e) => e.content?.firstElementChild ?? e);
+
+    function show() {
+      const frame = frames[sliders.reduce((n, s) => n * (+s.max + 1) + +s.value, 0)];
+      box.replaceChildren(frame);
+      for (const slider of sliders) {
+        const value = JSON.parse(slider.dataset.shows)[slider.value];
+        slider.nextElementSibling.textContent = value;
+        slider.setAttribute("aria-valuetext", `${value}: ${frame.getAttribute("aria-label")}`);
+      }
     }
+
+    sliders.forEach((slider) => slider.addEventListener("input", show));
   }
 
-  if (document.querySelector('script[type="application/vnd.jupyter.widget-view+json"]')) {
-    const changes = { childList: true, subtree: true, attributeFilter: ["aria-valuenow"] };
-    new MutationObserver(speak).observe(document.querySelector("main"), changes);
-  }
+  addEventListener("DOMContentLoaded", () => document.querySelectorAll(".bn-movable").forEach(wake));
 })();
 
 // Boxes that scroll sideways say so: the edge behind which there is more fades
@@ -152,7 +146,7 @@ if (window.MathJax && !MathJax.Hub) {
   async function content(url) {
     const doc = await page(url);
     const target = find(doc, url);
-    if (!target || target.querySelector(".jupyter-widgets, .widget-subarea")) return [];
+    if (!target || target.querySelector(".bn-movable")) return [];
     const clones = excerpt(target).filter(Boolean).map((e) => copy(e, url));
     // A page without formulas of its own has no MathJax to show those of others.
     const raw = doc !== document && clones.some((c) => c.matches(".math, :has(.math)"));
