@@ -6,6 +6,7 @@ The derivation is the page chapters/A2_figures.html of the book.
 
 import html
 import itertools
+import math
 import re
 from io import StringIO
 
@@ -82,7 +83,8 @@ class _Movable(widgets.VBox):
     """A box whose printed form is one short line instead of all its frames."""
 
     def __repr__(self):
-        return f"<movable figure: {len(self.children[1].children)} frames>"
+        frames = math.prod(len(slider.options) for slider in self.children[:-1])
+        return f"<movable figure: {frames} frames>"
 
 
 def _frame(figure, sentence, salt):
@@ -92,7 +94,37 @@ def _frame(figure, sentence, salt):
     return widgets.HTML(f'<div role="img" aria-label="{label}">{svg}</div>')
 
 
-def movable(draw, values, *, label, describe, show=str, start=0):
+def _slider(label, positions, show, start):
+    """A slider over the positions; its index is what frames are chosen by."""
+    if not 0 <= start < len(positions):
+        raise ValueError(
+            f"start must index one of the {len(positions)} values, got {start}; "
+            "pass at least one value and start=0"
+        )
+    if not label:
+        raise ValueError("label must say what the slider changes, got an empty one")
+    return widgets.SelectionSlider(
+        options=[(show(value), number) for number, value in enumerate(positions)],
+        index=start,
+        description=label,
+        style={"description_width": "initial"},
+        layout={"width": "95%"},
+    )
+
+
+def _stack(frame, sliders, positions, chosen=()):
+    """The frames for all positions of the sliders, in stacks that obey them."""
+    if not sliders:
+        return frame(*chosen)
+    inner = [
+        _stack(frame, sliders[1:], positions[1:], (*chosen, v)) for v in positions[0]
+    ]
+    stack = widgets.Stack(children=inner, selected_index=sliders[0].index)
+    widgets.jslink((sliders[0], "index"), (stack, "selected_index"))
+    return stack
+
+
+def movable(draw, values, *, label="", describe, show=str, start=0):
     """Return a figure with a slider, one pre-drawn frame per value.
 
     draw : function value -> matplotlib Figure. values : the slider's positions.
@@ -100,27 +132,22 @@ def movable(draw, values, *, label, describe, show=str, start=0):
     sentence, read aloud by screen readers. show : function value -> text beside the
     slider. start : index of the frame shown first.
 
-    Works without a Python process: the slider and the frames are linked in the browser.
-    Raises ValueError for no values or a start outside them.
+    For several sliders, values : dict label -> positions; draw and describe then take
+    one value of each, and start is a tuple. Every combination is a frame.
+
+    Works without a Python process: sliders and frames are linked in the browser.
+    Raises ValueError for no values, a start outside them, or a slider without a label.
     """
-    values = list(values)
-    if not 0 <= start < len(values):
-        raise ValueError(
-            f"start must index one of the {len(values)} values, got {start}; "
-            "pass at least one value and start=0"
-        )
-    salt = next(_figures)
-    frames = [
-        _frame(draw(value), describe(value), f"{salt}-{number}")
-        for number, value in enumerate(values)
+    positions = values if isinstance(values, dict) else {label: values}
+    positions = {name: list(those) for name, those in positions.items()}
+    starts = start if isinstance(start, tuple) else (start,) * len(positions)
+    sliders = [
+        _slider(name, those, show, first)
+        for (name, those), first in zip(positions.items(), starts, strict=True)
     ]
-    stack = widgets.Stack(children=frames, selected_index=start)
-    slider = widgets.SelectionSlider(
-        options=[(show(value), number) for number, value in enumerate(values)],
-        index=start,
-        description=label,
-        style={"description_width": "initial"},
-        layout={"width": "95%"},
-    )
-    widgets.jslink((slider, "index"), (stack, "selected_index"))
-    return _Movable([slider, stack])
+    salt, numbers = next(_figures), itertools.count()
+
+    def frame(*chosen):
+        return _frame(draw(*chosen), describe(*chosen), f"{salt}-{next(numbers)}")
+
+    return _Movable([*sliders, _stack(frame, sliders, list(positions.values()))])

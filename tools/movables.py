@@ -42,12 +42,14 @@ def frames_in(stack, models):
 def slider(name, label, shows, start, said):
     """A slider with its name before and its value after it."""
     values = escape(json.dumps(shows, ensure_ascii=False), quote=True)
+    widest = max(map(len, shows))  # room for it, or the track would move too
     return (
         f'<label for="{name}">{escape(label)}</label>'
         f'<input type="range" id="{name}" min="0" max="{len(shows) - 1}" '
         f'value="{start}" autocomplete="off" data-shows="{values}" '
         f'aria-valuetext="{escape(shows[start], quote=True)}: {said}">'
-        f'<span class="bn-value" aria-hidden="true">{escape(shows[start])}</span>'
+        f'<span class="bn-value" style="min-width: min({widest}ch, 6rem)" '
+        f'aria-hidden="true">{escape(shows[start])}</span>'
     )
 
 
