@@ -7,12 +7,14 @@ the tests that need it are skipped by name.
 """
 
 import functools
+import gzip
 import http.server
 import importlib.util
 import json
 import os
 import re
 import shutil
+import sys
 import threading
 import tomllib
 from dataclasses import dataclass, field
@@ -25,6 +27,9 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import opening  # noqa: E402
+
 HTML = ROOT / "_build" / "html"
 AXE = ROOT / "_build" / "checks" / "axe" / "axe.min.js"
 SWITCHES = [
@@ -110,6 +115,38 @@ def test_images_have_a_text(page):
     assert names == [], "in a code cell: mystnb.image.alt in the metadata"
 
 
+def gzipped(*paths: Path) -> int:
+    """Bytes that travel: pages, scripts and drawings are compressed, pictures are."""
+    texts = (".html", ".js", ".svg")
+    sizes = [
+        len(gzip.compress(path.read_bytes()))
+        if path.suffix in texts
+        else path.stat().st_size
+        for path in paths
+    ]
+    return sum(sizes)
+
+
+def loaded(page: str, selector: str) -> set[Path]:
+    """The files of the site that a page loads by the tags selected."""
+    sources = [tag["src"] for tag in soup(page).select(selector)]
+    paths = [
+        urlsplit(urljoin(f"http://book/{page}", source)).path for source in sources
+    ]
+    return {HTML / unquote(path).lstrip("/") for path in paths}
+
+
+@every_page
+def test_page_weighs_less_than_a_megabyte(page):
+    pictures = loaded(page, "img[src]:not([src^=data])")
+    assert gzipped(HTML / page, *pictures) < 1_000_000
+
+
+def test_all_scripts_together_weigh_less_than_a_megabyte():
+    scripts = set().union(*(loaded(page, "script[src]") for page in PAGES))
+    assert 0 < gzipped(*scripts) < 1_000_000
+
+
 @every_doc
 def test_chapter_number_is_the_papers_section(page):
     number = soup(page).select_one("h1 .section-number")
@@ -155,6 +192,7 @@ class Visit:
     complaints: list[str] = field(default_factory=list)  # requests out, errors
     formulas: dict = field(default_factory=dict)
     figures: dict = field(default_factory=dict)
+    first_paint: float = 0  # milliseconds
     too_wide: list[str] = field(default_factory=list)
     phone: dict = field(default_factory=dict)
     errors_cut: list[str] = field(default_factory=list)
@@ -168,6 +206,7 @@ SETTLE = """async () => {
   await window.MathJax?.startup?.promise;
   await document.fonts.ready;
 }"""
+FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 FORMULAS = """() => ({
   source: document.querySelectorAll('.math.notranslate').length,
   raw: [...document.querySelectorAll('.math.notranslate')]
@@ -356,6 +395,7 @@ class Browser:
         soup(page)  # fails with what to do where the page is not built
         found = Visit()
         tab = self.open(page, found.complaints)
+        found.first_paint = tab.evaluate(FIRST_PAINT)
         found.formulas = tab.evaluate(FORMULAS)
         found.copy_buttons = tab.locator(".cell_input .copybtn").count()
         found.figures = try_figures(tab)
@@ -423,6 +463,20 @@ def still(browser):
 def test_page_is_quiet(browser, page):
     """No request leaves the site, nothing is missing, nothing throws."""
     assert browser.visit(page).complaints == []
+
+
+@pytest.mark.browser
+@every_page
+def test_first_content_within_a_second(browser, page):
+    """The best of a few visits: this machine may be busy with other things."""
+    best = browser.visit(page).first_paint
+    for _ in range(4):
+        if best < 1000:
+            break
+        tab = browser.open(page, [])
+        best = min(best, tab.evaluate(FIRST_PAINT))
+        tab.close()
+    assert 0 < best < 1000
 
 
 @pytest.mark.browser
@@ -502,6 +556,61 @@ def test_no_barrier_in_the_light_and_in_the_dark(browser, page):
 def test_code_cells_can_be_copied(browser, page):
     cells = soup(page).select(".cell_input .highlight pre")
     assert browser.visit(page).copy_buttons == len(cells)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [PHONE, {"width": 1440, "height": 900}], ids=str)
+def test_first_screen_says_what_is_learnt_and_moves(browser, size):
+    tab = browser.open(PAGES[0], [])
+    tab.set_viewport_size(size)
+    for part in ("h1", ".bn-opening li >> nth=2", ".bn-opening-figure"):
+        box = tab.locator(f".bd-article {part}").first.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= size["height"], part
+    tab.close()
+
+
+DRAWN = """e => ({
+  lines: [...e.querySelectorAll('.bn-example')].map(p => p.getAttribute('d')),
+  bars: [...e.querySelectorAll('.bn-spread')].map(p => p.getAttribute('d')),
+  numbers: [...e.querySelectorAll('.bn-number')].map(p => p.textContent),
+  said: e.querySelector('svg').getAttribute('aria-label'),
+})"""
+PLACE = """(e, places) => [...e.querySelectorAll('input')].forEach((slider, n) => {
+  slider.value = places[n];
+  slider.dispatchEvent(new Event('input'));
+})"""
+
+
+def drawn_by_bnlib(places):
+    """What the picture should show: the same, with bnlib."""
+    chosen = [list(p)[n] for n, (p, _) in zip(places, SLIDERS, strict=True)]
+    svg = BeautifulSoup(opening.drawing(*chosen), "html.parser")
+    return {
+        "lines": [path["d"] for path in svg.select(".bn-example")],
+        "bars": [path["d"] for path in svg.select(".bn-spread")],
+        "numbers": [text.get_text() for text in svg.select(".bn-number")],
+        "said": svg.svg["aria-label"],
+    }
+
+
+SLIDERS = list(opening.SLIDERS.values())
+FIRST, LAST = [0] * len(SLIDERS), [len(p) - 1 for p, _ in SLIDERS]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("places", [FIRST, LAST, [6, 17, 3], [13, 4, 35], [1, 0, 20]])
+def test_the_first_picture_computes_what_bnlib_does(browser, places):
+    tab = browser.open(PAGES[0], [])
+    figure = tab.locator(".bn-opening-figure")
+    figure.evaluate(PLACE, places)
+    found, wanted = figure.evaluate(DRAWN), drawn_by_bnlib(places)
+    numbers = [
+        [float(n) for d in kind for n in re.findall(r"-?[\d.]+", d)]
+        for kind in (found["lines"] + found["bars"], wanted["lines"] + wanted["bars"])
+    ]
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.011)
+    assert found["numbers"] == wanted["numbers"] and found["said"] == wanted["said"]
+    tab.close()
 
 
 @pytest.mark.browser

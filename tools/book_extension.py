@@ -10,7 +10,8 @@
   (tools/movables.py).
 - The reference is written from the docstrings (tools/reference.py), the table of
   frameworks from chapters/parity.toml (tools/parity.py).
-- The first page gets a map of the chapters and the time each takes (tools/landing.py).
+- The first page gets a picture that moves (tools/opening.py), a map of the chapters and
+  the time each takes (tools/landing.py).
 - The first time a page uses a term of the glossary, the word links to it, and bnlib.js
   shows the definition while the pointer rests there.
 - Cells that Python in the page can run are marked, and its script is added
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import landing
 import movables
+import opening
 import parity
 import publishing
 import python_in_page
@@ -141,12 +143,13 @@ def write_parity(app, docname, source):
 
 
 def write_landing(app, docname, source):
-    """Draw the map of chapters/index.md and fill its table, anew with every chapter."""
+    """Fill chapters/index.md: picture, map and table, anew with every chapter."""
     if docname == "chapters/index":
-        source[0] = landing.write(source[0])
+        source[0] = opening.write(landing.write(source[0]))
         for path in (ROOT / "chapters").glob("*.ipynb"):
             app.env.note_dependency(str(path))
-        for path in (ROOT / "chapters" / "times.json", landing.__file__):
+        times = ROOT / "chapters" / "times.json"
+        for path in (times, landing.__file__, opening.__file__):
             app.env.note_dependency(str(path))
 
 

@@ -20,7 +20,6 @@
   function wake(figure) {
     const sliders = [...figure.querySelectorAll(".bn-sliders input")];
     const box = figure.querySelector(".bn-stage");
-    if (!box) return; // a figure that draws itself
     const frames = [...box.children].map((e) => e.content?.firstElementChild ?? e);
 
     function show() {
@@ -36,7 +35,66 @@
     sliders.forEach((slider) => slider.addEventListener("input", show));
   }
 
-  addEventListener("DOMContentLoaded", () => document.querySelectorAll(".bn-movable").forEach(wake));
+  addEventListener("DOMContentLoaded", () =>
+    document.querySelectorAll(".bn-movable:has(.bn-stage)").forEach(wake),
+  );
+})();
+
+// The picture on the first page (tools/opening.py): batch normalization, computed here.
+(() => {
+  "use strict";
+
+  const EPS = 1e-5;
+  const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
+  const deviation = (values) => Math.sqrt(mean(values.map((v) => (v - mean(values)) ** 2)));
+  const minus = (text) => text.replace("-", "−");
+
+  function passage(x, gamma, beta) {
+    const centre = mean(x);
+    const std = Math.sqrt(deviation(x) ** 2 + EPS);
+    const xhat = x.map((v) => (v - centre) / std);
+    return [x, xhat, xhat.map((v) => gamma * v + beta)];
+  }
+
+  function wake(figure) {
+    const { batch, scales, rows } = JSON.parse(figure.dataset.numbers);
+    const sliders = [...figure.querySelectorAll("input")];
+    const find = (kind) => [...figure.querySelectorAll(`svg .bn-${kind}`)];
+    const lines = find("example").reverse();
+    const [bars, numbers] = [find("spread"), find("number")];
+    const pixel = (v, row) => (scales[row][0] + scales[row][1] * v).toFixed(2);
+
+    function bar(values, row) {
+      const at = [-1, 0, 1].map((d) => pixel(mean(values) + d * deviation(values), row));
+      const y = rows[row] - 13;
+      return `M${at[0]} ${y - 4}v8M${at[0]} ${y}H${at[2]}M${at[2]} ${y - 4}v8M${at[1]} ${y - 6}v12`;
+    }
+
+    function show() {
+      const shown = sliders.map((slider) => JSON.parse(slider.dataset.shows)[slider.value]);
+      const [size, gamma, beta] = shown.map((text) => Number(text.replace("−", "-")));
+      const values = passage(batch.slice(0, size), gamma, beta);
+      lines.forEach((line, i) => {
+        const stops = values.map((row, n) => `${pixel(row[i], n)} ${rows[n]}`);
+        line.setAttribute("d", i < size ? `M${stops.join("L")}` : "");
+      });
+      bars.forEach((path, row) => path.setAttribute("d", bar(values[row], row)));
+      const said = values.map((row, n) => (n ? minus(row[0].toFixed(2)) : `${row[0].toFixed(1)} %`));
+      numbers.forEach((text, row) => (text.textContent = said[row]));
+      const sentence = `In a batch of ${size}, the marked digit with ${said[0]} of ink is ${said[1]}, then ${said[2]}.`;
+      figure.querySelector("svg").setAttribute("aria-label", sentence);
+      sliders.forEach((slider, n) => {
+        slider.nextElementSibling.textContent = shown[n];
+        slider.setAttribute("aria-valuetext", `${shown[n]}: ${sentence}`);
+      });
+    }
+
+    sliders.forEach((slider) => slider.addEventListener("input", show));
+  }
+
+  addEventListener("DOMContentLoaded", () =>
+    document.querySelectorAll(".bn-opening-figure").forEach(wake),
+  );
 })();
 
 // Boxes that scroll sideways say so: the edge behind which there is more fades
