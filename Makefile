@@ -73,7 +73,7 @@ check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
 export: $(READY)  ## write bnlib/ from the chapters
 	@$(PY) tools/export.py
 
-exercises: $(READY)  ## lay the checked exercises into chapters and workbooks
+exercises: $(READY)  ## lay first cells and checked exercises into the notebooks
 	@$(PY) tools/exercises.py
 
 run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all without)

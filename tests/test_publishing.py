@@ -1,13 +1,16 @@
 """What the published site has besides its pages, with and without an address."""
 
+import os
 import re
 import struct
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
@@ -42,6 +45,58 @@ def metadata(app):
     publishing.add_metadata(app, "chapters/04_backward", "page.html", context, doctree)
     soup = BeautifulSoup(context["metatags"], "html.parser")
     return {m.get("name") or m.get("property"): m["content"] for m in soup("meta")}
+
+
+BINDER = "https://mybinder.org/v2/gh/owner/book/main?urlpath=lab/tree/"
+COLAB = "https://colab.research.google.com/github/owner/book/blob/main/"
+CHAPTER = "chapters/04_backward"
+
+
+@pytest.fixture
+def buttons(tmp_path):
+    """Builds a book of one notebook; the buttons on its page: name -> address."""
+
+    def build(setting="", env=""):
+        ours = yaml.safe_load((ROOT / "_config.yml").read_text())
+        config = {"title": "A book", "execute": ours["execute"]}
+        config |= {"launch_buttons": ours["launch_buttons"]}
+        config["repository"] = ours["repository"] | {"url": setting}
+        config["sphinx"] = {"local_extensions": {"publishing": str(ROOT / "tools")}}
+        (tmp_path / "_config.yml").write_text(yaml.safe_dump(config))
+        (tmp_path / "_toc.yml").write_text(f"format: jb-book\nroot: {CHAPTER}\n")
+        (tmp_path / "chapters").mkdir()
+        title = nbformat.v4.new_markdown_cell("# A title")
+        book = nbformat.v4.new_notebook(cells=[title])
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(book, tmp_path / f"{CHAPTER}.ipynb")
+        tool = str(Path(sys.executable).parent / "jupyter-book")
+        command = [tool, "build", "-q", str(tmp_path)]
+        told = os.environ | {"BOOK_REPOSITORY": env}
+        done = subprocess.run(command, env=told, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        page = tmp_path / "_build" / "html" / f"{CHAPTER}.html"
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        links = soup.select(".dropdown-launch-buttons a")
+        return {link.get_text().strip(): link["href"] for link in links}
+
+    return build
+
+
+def test_without_a_repository_no_chapter_offers_to_run_elsewhere(buttons):
+    assert buttons() == {}
+
+
+@pytest.mark.parametrize("env", ["", "https://github.com/owner/book/"])
+def test_with_a_repository_chapters_run_on_binder_and_colab(buttons, env):
+    assert buttons("https://github.com/owner/book", env) == {
+        "Binder": f"{BINDER}{CHAPTER}.ipynb",
+        "Colab": f"{COLAB}{CHAPTER}.ipynb",
+    }
+
+
+def test_colab_needs_an_address_that_the_notebooks_know(buttons):
+    found = buttons(env="https://github.com/owner/book")
+    assert found == {"Binder": f"{BINDER}{CHAPTER}.ipynb"}
 
 
 def test_without_an_address_nothing_names_one(app):

@@ -1,9 +1,11 @@
 """The checked exercises in chapters and workbooks are those of the catalogue."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -50,22 +52,66 @@ def test_the_page_shows_that_a_stub_is_not_yet_and_a_solution_is_right():
                 assert ("not yet" if is_stub else ": right") in shown, cell.source
 
 
-@pytest.mark.parametrize("cloned", [True, False])
-def test_the_first_cell_installs_bnlib_only_where_it_is_missing(
-    cloned, tmp_path, monkeypatch
-):
-    ran = []
-    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: ran.append(args[0]))
-    (tmp_path / "workbooks").mkdir()
-    monkeypatch.chdir(tmp_path / "workbooks")
-    if cloned:
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS + WORKBOOKS, ids=lambda p: p.stem)
+def test_the_first_cell_of_every_notebook_installs_bnlib(path):
+    assert cells(path)[0] == exercises.install(path.parent.name, exercises.address())
+
+
+def ran(source, monkeypatch, missing=True):
+    """The commands that a first cell runs, where bnlib is missing or not."""
+    commands = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: commands.append(command)
+    )
+    monkeypatch.setattr(os, "chdir", lambda folder: commands.append(str(folder)))
+    if missing:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(source, {})
+    return commands
+
+
+@pytest.mark.parametrize("url", ["", "https://github.com/owner/book"])
+@pytest.mark.parametrize("folder", ["chapters", "workbooks"])
+class TestFirstCell:
+    pip = (sys.executable, "-m", "pip", "install", "-q")
+    extra = {"chapters": "[chapters]", "workbooks": ""}  # noqa: RUF012
+
+    def test_does_nothing_where_bnlib_is(self, folder, url, monkeypatch):
+        assert not ran(exercises.install(folder, url), monkeypatch, missing=False)
+
+    def test_installs_the_clone_that_it_is_in(self, folder, url, monkeypatch, tmp_path):
+        (tmp_path / folder).mkdir()
         (tmp_path / "pyproject.toml").touch()
-    exec(exercises.INSTALL, {})
-    assert not ran
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    exec(exercises.INSTALL, {})
-    source = str(tmp_path) if cloned else "bnlib"
-    assert ran == [[sys.executable, "-m", "pip", "install", "-q", source]]
+        monkeypatch.chdir(tmp_path / folder)
+        (command,) = ran(exercises.install(folder, url), monkeypatch)
+        assert command == [*self.pip, f"{tmp_path}{self.extra[folder]}"]
+
+    def test_alone_it_makes_a_clone(self, folder, url, monkeypatch, tmp_path):
+        (tmp_path / "content").mkdir()
+        monkeypatch.chdir(tmp_path / "content")
+        commands = ran(exercises.install(folder, url), monkeypatch)
+        if not url:
+            assert len(commands) == 1  # pip says that there is nothing to install
+            return
+        clone = str(tmp_path / "content" / "book")
+        assert commands[0] == ["git", "clone", "-q", "--depth=1", url, clone]
+        assert commands[1] == f"{clone}/{folder}"
+        assert commands[2] == [*self.pip, f"{clone}{self.extra[folder]}"]
+
+
+def test_what_the_first_cell_installs_is_what_the_chapters_import():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    known = "\n".join(extras["optional-dependencies"]["chapters"])
+    code = "\n".join(source for path in CHAPTERS for source in cells(path))
+    imports = r"(?m)^ *(?:import|from) (\w+)(?:\.\w+)*(?:$| as | import )"
+    imported = set(re.findall(imports, code)) - set(sys.stdlib_module_names)
+    # numpy comes with bnlib, cycler with matplotlib, IPython with any notebook.
+    for name in imported - {"bnlib", "experiments", "numpy", "cycler", "IPython"}:
+        source = {"sklearn": "scikit-learn", "torch": "bnlib[torch]"}.get(name, name)
+        assert source in known, name
 
 
 @pytest.mark.parametrize("path", WORKBOOKS, ids=lambda p: p.stem)

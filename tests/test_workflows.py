@@ -96,3 +96,20 @@ def test_every_supported_python_is_tested():
     told = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
     flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert flow["jobs"]["test"]["strategy"]["matrix"]["python"] == told
+
+
+def test_every_pull_request_leaves_a_preview_of_the_site():
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert "pull_request" in flow[True]  # YAML reads the key `on` so
+    tested, preview = flow["jobs"]["test"]["steps"][-2:]
+    assert tested["run"] == ".ci/run"
+    assert preview["uses"].startswith("actions/upload-artifact@")
+    assert preview["with"]["path"] == "_build/html"
+    assert preview["with"]["if-no-files-found"] == "error"
+    versions = flow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert preview["if"] == f"matrix.python == '{versions[-1]}'"
+
+
+def test_the_published_site_knows_where_it_comes_from():
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text())
+    assert {"BOOK_URL", "BOOK_REPOSITORY"} <= set(flow["jobs"]["build"]["env"])

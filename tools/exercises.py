@@ -1,7 +1,11 @@
-"""Lay the checked exercises into their chapters, and write the workbooks.
+"""Lay first cells and checked exercises into the chapters, and write the workbooks.
 
     python tools/exercises.py            # write chapters/ and workbooks/
-    python tools/exercises.py --check    # fail if they differ from the catalogue
+    python tools/exercises.py --check    # fail if they differ from what is wanted
+
+The first cell of every notebook installs bnlib where it is missing, and does nothing
+elsewhere; the pages do not show it. On Colab, where there is no clone of the book, it
+makes one, from the repository that _config.yml names.
 
 The catalogue (appendix A3, `bnlib.exercises`) is the source: task, stub, hints and
 solution. In a chapter the cells made here are tagged `exercise` and stand before "What
@@ -12,13 +16,15 @@ import hashlib
 import sys
 
 import nbformat
-from export import ROOT
+import yaml
+from export import ROOT, chapters
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnlib.exercises import EXERCISES
 
 CLAIMS = "## What the paper claims here"
 TAG = "exercise"
+SETUP = "setup"
 WORKBOOKS = {  # file name: title, first and last chapter
     "1_the_paper": ("Workbook one: the paper", "02", "06"),
     "2_after_the_paper": ("Workbook two: after the paper", "13", "16"),
@@ -60,17 +66,25 @@ HINTS = """\
 END = "```{solution-end}\n```"
 
 INSTALL = """\
-# Where bnlib is missing (on Colab, Binder): install it, from the clone if there is one.
+# Where bnlib is missing, as on Colab: install it, and what the {folder} need.
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 if importlib.util.find_spec("bnlib") is None:
-    clone = Path.cwd().resolve().parent
-    source = str(clone) if (clone / "pyproject.toml").exists() else "bnlib"
+    book = Path.cwd().resolve().parent{clone}
     pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, source], check=True)"""
+    subprocess.run([*pip, f"{{book}}{extra}"], check=True)
+    importlib.invalidate_caches()"""
+
+CLONE = """
+    if not (book / "pyproject.toml").exists():
+        book = Path("book").resolve()
+        git = ["git", "clone", "-q", "--depth=1", "{address}"]
+        subprocess.run([*git, str(book)], check=True)
+        os.chdir(book / "{folder}")"""
 
 WELCOME = """\
 # {title}
@@ -85,6 +99,20 @@ import numpy as np
 from bnlib import check, progress
 
 progress()"""
+
+
+def address() -> str:
+    """Where the book can be cloned from, as _config.yml says; it may be empty."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    return config["repository"]["url"]
+
+
+def install(folder: str, url: str) -> str:
+    """The first cell of a notebook in a folder of the repository at an address."""
+    extra = "[chapters]" if folder == "chapters" else ""
+    clone = CLONE.format(address=url, folder=folder) if url else ""
+    text = INSTALL.format(folder=folder, extra=extra, clone=clone)
+    return text if url else text.replace("import os\n", "")
 
 
 def attempt(exercise) -> str:
@@ -149,11 +177,21 @@ def place(notebook, chapter: str):
     notebook.cells = kept[:at] + made + kept[at:]
 
 
+def open_with_install(notebook, chapter: str):
+    """Put the first cell after the title, in place of an older one."""
+    kept = [c for c in notebook.cells if SETUP not in c.metadata.get("tags", [])]
+    cell = with_id(
+        new_code_cell(install("chapters", address())), f"{SETUP} {chapter}", 0
+    )
+    cell.metadata["tags"] = ["remove-cell", SETUP]
+    notebook.cells = [kept[0], cell, *kept[1:]]
+
+
 def workbook(name: str):
     """A notebook of stubs, without outputs."""
     title, low, high = WORKBOOKS[name]
     cells = [new_markdown_cell(WELCOME.format(title=title))]
-    cells += [new_code_cell(INSTALL), new_code_cell(IMPORTS)]
+    cells += [new_code_cell(install("workbooks", address())), new_code_cell(IMPORTS)]
     for exercise in EXERCISES.values():
         if low <= exercise.chapter[:2] <= high:
             number = int(exercise.chapter[:2])
@@ -170,10 +208,12 @@ def workbook(name: str):
 def wanted() -> dict:
     """{path: text} of every notebook this tool is responsible for."""
     files = {}
-    for chapter in dict.fromkeys(e.chapter for e in EXERCISES.values()):
-        path = ROOT / "chapters" / f"{chapter}.ipynb"
+    with_exercises = {e.chapter for e in EXERCISES.values()}
+    for path in chapters():
         notebook = nbformat.read(path, as_version=4)
-        place(notebook, chapter)
+        if path.stem in with_exercises:
+            place(notebook, path.stem)
+        open_with_install(notebook, path.stem)
         files[path] = nbformat.writes(notebook) + "\n"
     for name in WORKBOOKS:
         files[ROOT / "workbooks" / f"{name}.ipynb"] = workbook(name)

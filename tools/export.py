@@ -31,6 +31,7 @@ TAGS = {
     "nbval-ignore-output",
     "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
     "exercise",  # made by tools/exercises.py
+    "setup",  # made there too: installs bnlib where it is missing
 }
 # The chapter that hands out earlier layers and functions anew, under their names.
 TAKES_OVER = "fast"

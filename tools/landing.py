@@ -60,6 +60,8 @@ def reading_minutes(name):
     """How long a chapter takes to read, solutions included, to five minutes."""
     seconds = 0
     for cell in cells(name):
+        if "remove-cell" in cell["metadata"].get("tags", []):
+            continue
         source = "".join(cell["source"])
         lines = [line for line in source.splitlines() if line.strip()]
         prose = cell["cell_type"] == "markdown"

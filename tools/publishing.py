@@ -3,6 +3,10 @@
 The address of the site is one setting, `html_baseurl` in _config.yml; the environment
 variable BOOK_URL goes before it. Without an address nothing is written that needs one:
 no canonical links, no sitemap, no card.
+
+Likewise the repository: `repository: url` in _config.yml, or BOOK_REPOSITORY. Without
+it no page has a button that runs it elsewhere. Colab needs the setting, since notebooks
+must know there what to clone (tools/exercises.py); Binder knows.
 """
 
 import os
@@ -46,6 +50,20 @@ def set_address(app, config):
     """BOOK_URL goes before the setting; an address ends in a slash."""
     address = os.environ.get("BOOK_URL") or config.html_baseurl
     config.html_baseurl = address.rstrip("/") + "/" if address else ""
+
+
+def set_repository(app, config):
+    """Buttons to Binder and Colab, where it is known what they should run."""
+    options = config.html_theme_options
+    told = options.get("repository_url", "").rstrip("/")
+    options["repository_url"] = (
+        os.environ.get("BOOK_REPOSITORY", "").rstrip("/") or told
+    )
+    buttons = dict(options.pop("launch_buttons", {}))
+    if options["repository_url"] != told:
+        del buttons["colab_url"]
+    if options["repository_url"]:
+        options["launch_buttons"] = buttons
 
 
 def description(doctree):
@@ -123,5 +141,6 @@ def write_files(app, exception):
 
 def setup(app):
     app.connect("config-inited", set_address)
+    app.connect("config-inited", set_repository)
     app.connect("html-page-context", add_metadata)
     app.connect("build-finished", write_files)
