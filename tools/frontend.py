@@ -1,9 +1,9 @@
 """Fetch what the pages load, so that the site serves it itself.
 
-MathJax, the widgets' script, Pyodide's core and the editor of tools/inpage, bundled
-here, come from npm, at the versions and checksums of tools/frontend/package-lock.json,
-and go to _build/extra/vendor, from where Sphinx copies them into the site. What the
-tests alone run goes to _build/checks or stays in _build/frontend, never in the site.
+MathJax, Pyodide's core and the editor of tools/inpage, bundled here, come from npm, at
+the versions and checksums of tools/frontend/package-lock.json, and go to
+_build/extra/vendor, from where Sphinx copies them into the site. What the tests alone
+run goes to _build/checks or stays in _build/frontend, never in the site.
 Without npm, node comes from PyPI. Without either, one line says so and the site links
 to a public CDN instead: the book is always built.
 
@@ -39,10 +39,6 @@ FILES = {
             "es5/sre/mathmaps/base.json",
             "es5/sre/mathmaps/en.json",
         ],
-    ),
-    "widgets": (
-        "@jupyter-widgets/html-manager/dist",
-        ["embed.js", "embed.js.LICENSE.txt", "*.woff2"],
     ),
     "pyodide": (
         "pyodide",
@@ -106,7 +102,7 @@ def install(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(PACKAGES, folder, ignore=shutil.ignore_patterns("node_modules"))
     command = npm()
-    print("== fetching MathJax, widgets, Pyodide and the editor from npm", flush=True)
+    print("== fetching MathJax, Pyodide and the editor from npm", flush=True)
     # No package may run code of its own, and none needs to.
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     run([*command, "ci", *options], "npm ci", folder)
@@ -151,7 +147,7 @@ def main(build: Path = ROOT / "_build") -> int:
         bundle(modules, vendor)
         copy(modules, checks, CHECKS)
     except FrontendError as error:
-        print(f"== {error}; the site will load MathJax and widgets from a CDN")
+        print(f"== {error}; the site will load MathJax from a CDN")
         return 0
     stamp.write_text(want)
     return 0
