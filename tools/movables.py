@@ -18,6 +18,8 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "ipywidgets_state"  # myst-nb's name for what all widgets of a page need
 CALL = re.compile(rf'<script type="{re.escape(VIEW)}">(.*?)</script>', re.S)
 MODEL = "IPY_MODEL_"
+SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
+BROAD = 1.8  # width over height from which a phone would make the lettering too small
 SPOKEN = re.compile(r'role="img" aria-label="([^"]*)"')
 
 
@@ -58,11 +60,11 @@ def figure(view, models, name):
     box = models[view["model_id"]]
     if box["model_name"] == "HTMLModel":
         return box["state"]["value"]
-    if box["model_name"] != "VBoxModel":
+    inside = children(box, models) if box["model_name"] == "VBoxModel" else []
+    kinds = [model["model_name"] for model in inside]
+    if set(kinds[:-1]) != {"SelectionSliderModel"} or kinds[-1] != "StackModel":
         return None
-    *sliders, stack = children(box, models)
-    if {s["model_name"] for s in sliders} != {"SelectionSliderModel"}:
-        return None
+    *sliders, stack = inside
     frames, start = frames_in(stack, models)
     said = SPOKEN.search(frames[start])[1]
     rows = "".join(
@@ -79,9 +81,11 @@ def figure(view, models, name):
         frame if number == start else f"<template>{frame}</template>"
         for number, frame in enumerate(frames)
     )
+    wide, high = map(float, SIZE.search(frames[start]).groups())
+    broad = " bn-broad" if wide > BROAD * high else ""
     return (
         f'<div class="bn-movable"><div class="bn-sliders">{rows}</div>'
-        f'<div class="bn-stage">{drawn}</div></div>'
+        f'<div class="bn-stage{broad}">{drawn}</div></div>'
     )
 
 

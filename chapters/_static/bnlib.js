@@ -103,7 +103,7 @@
   "use strict";
 
   const BOXES =
-    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .bn-wide, .bn-map)";
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .bn-wide, .bn-stage, .bn-map)";
   const WIDE = 2.3; // width over height: panels side by side
 
   function mark(box) {
