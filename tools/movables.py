@@ -50,7 +50,7 @@ def slider(name, label, shows, start, said):
         f'<input type="range" id="{name}" min="0" max="{len(shows) - 1}" '
         f'value="{start}" autocomplete="off" data-shows="{values}" '
         f'aria-valuetext="{escape(shows[start], quote=True)}: {said}">'
-        f'<span class="bn-value" style="min-width: min({widest}ch, 6rem)" '
+        f'<span class="bn-value" style="--bn-widest: {widest}ch" '
         f'aria-hidden="true">{escape(shows[start])}</span>'
     )
 
