@@ -706,7 +706,6 @@ def test_npm_is_asked_only_when_something_changed(frontend, tmp_path, monkeypatc
     monkeypatch.setattr(
         frontend, "install", lambda folder: calls.append(folder) or folder
     )
-    monkeypatch.setattr(frontend, "bundle", lambda modules, vendor: None)
     monkeypatch.setattr(
         frontend,
         "copy",
