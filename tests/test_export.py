@@ -185,13 +185,14 @@ def test_bnlib_says_what_the_chapters_say():
     assert export.export(check=True) == []
 
 
-def test_check_fails_with_a_diff_on_the_command_line():
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools/export.py", "--check"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+def test_check_fails_with_a_diff_on_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["export.py", "--check"])
+    monkeypatch.setattr(export, "export", lambda check: ["- old\n+ new"] * check)
+    assert export.main() == 1
+    said = capsys.readouterr().err
+    assert "+ new" in said and "make export" in said
+    monkeypatch.setattr(export, "export", lambda check: [])
+    assert export.main() == 0
 
 
 def test_the_import_graph_follows_the_table_of_contents():

@@ -51,6 +51,12 @@ MENDS = [
         r'<div class="sidebar-primary-item">(\s*<a class="navbar-brand)',
         r'<div class="sidebar-primary-item" role="navigation" aria-label="Cover">\1',
     ),
+    # What is behind the fold of a cell tagged `ledger`.
+    (
+        r'(<div class="cell [^"]*tag_ledger[^>]*>\s*<details[^>]*>\s*<summary>'
+        r"\s*<p[^>]*>)Show the code(</p>\s*<p[^>]*>)Hide the code",
+        r"\1The numbers that the ledger quotes\2Hide the numbers",
+    ),
     # A corner of a table is not the heading of anything.
     (r'<th class="head"><p></p></th>', '<td class="head"></td>'),
     # ARIA 1.3 takes doc-biblioentry back: an entry is an item of the list.

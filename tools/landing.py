@@ -75,7 +75,7 @@ def run_seconds():
 
 
 def with_times(text):
-    """Two more columns in the table of chapters: to read, to run."""
+    """Numbers in the table of chapters, and two more columns: to read, to run."""
     seconds = run_seconds()
 
     def row(found):
@@ -85,7 +85,9 @@ def with_times(text):
             if took is not None
             else "–"
         )
-        return f"{found[0]} {reading_minutes(found[1])} min | {run} |"
+        read = f"{reading_minutes(found[1])}\N{NO-BREAK SPACE}min"
+        number = f"{int(found[1][:2])}.\N{NO-BREAK SPACE}"
+        return f"| {number}{found[0].removeprefix('| ')} {read} | {run} |"
 
     text = ROW.sub(row, text)
     head, rule = "| chapter | paper | after it you can |", "|---|---|---|"

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% api: ([\w.]+)$", re.M)
 ARGUMENTS = re.compile(r"(^|\. |\n)((?:\*?\*?\w+, )*\*?\*?\w+) : ")
-EQUATION = re.compile(r"[\w(][^.:]{0,40}? = ")
+EQUATION = re.compile(r"[\w(][^.:]{0,40}? (?:=|<-) ")
 
 
 def public(module):
@@ -58,6 +58,7 @@ def signature(thing):
 def escaped(text):
     """Prose as MyST reads it: `names` are code, all other signs are themselves."""
     parts = re.split(r"(`[^`]+`)", text)
+    parts[::2] = [part.replace("->", "→").replace("<-", "←") for part in parts[::2]]
     plain = [re.sub(r"([\\*_$\[\]<>{}^~#|])", r"\\\1", part) for part in parts[::2]]
     return "".join(
         part for pair in zip(plain, [*parts[1::2], ""], strict=True) for part in pair

@@ -98,13 +98,14 @@
 })();
 
 // Boxes that scroll sideways say so: the edge behind which there is more fades
-// (bnlib.css), and they are reached by keyboard. Figures much wider than high get such a box.
+// (bnlib.css), and they are reached by keyboard. Figures wider than a phone get such a box.
 (() => {
   "use strict";
 
   const BOXES =
     ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .bn-wide, .bn-stage, .bn-map)";
   const WIDE = 2.3; // width over height: panels side by side
+  const [DRAWN, READ] = [130, 65]; // pixels of an inch: of a stored figure, of one on a phone
 
   function mark(box) {
     const rest = box.scrollWidth - box.clientWidth;
@@ -116,16 +117,24 @@
     box.tabIndex = 0;
   }
 
+  // Below this width the lettering of a figure, 10 points, is too small to read.
+  function legible(box, inches, least = 0) {
+    box.style.setProperty("--bn-legible", `${Math.max(inches * READ, least)}px`);
+  }
+
   function wrap(image) {
-    if (image.naturalWidth < WIDE * image.naturalHeight) return;
     const box = document.createElement("div");
     box.className = "bn-wide";
+    const panels = image.naturalWidth > WIDE * image.naturalHeight;
+    legible(box, image.naturalWidth / DRAWN, panels ? 620 : 0);
     image.replaceWith(box);
     box.append(image);
   }
 
   addEventListener("load", async () => {
     document.querySelectorAll(".bd-article figure > img").forEach(wrap);
+    for (const stage of document.querySelectorAll(".bn-stage"))
+      legible(stage, parseFloat(stage.querySelector("svg")?.getAttribute("width") ?? 0) / 72);
     await window.MathJax?.startup?.promise;
     const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
     document.querySelectorAll(BOXES).forEach((box) => sizes.observe(box));
