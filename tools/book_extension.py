@@ -51,6 +51,12 @@ MENDS = [
         r'<div class="sidebar-primary-item">(\s*<a class="navbar-brand)',
         r'<div class="sidebar-primary-item" role="navigation" aria-label="Cover">\1',
     ),
+    # No line begins with the full stop behind a formula.
+    (
+        r'(?<!bn-together">)(<span class="math notranslate nohighlight">[^<]*</span>'
+        r"[.,;:!?)\]’”]+)",
+        r'<span class="bn-together">\1</span>',
+    ),
     # What is behind the fold of a cell tagged `ledger`.
     (
         r'(<div class="cell [^"]*tag_ledger[^>]*>\s*<details[^>]*>\s*<summary>'

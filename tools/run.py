@@ -33,7 +33,10 @@ def run(path: Path):
     # Start without stored widgets: the client would add the new ones to the old.
     notebook.metadata = {"kernelspec": notebook.metadata.get("kernelspec", KERNEL)}
     client = NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=300,
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],  # it warns of its transport, each time
     )
     with client.setup_kernel():
         cells = tqdm(notebook.cells, desc=path.stem, unit="cell", disable=None)
