@@ -246,9 +246,14 @@ PHONE_LOOK = """async () => {
     rows: all('.pst-scrollable-table-container')
       .filter(e => e.scrollWidth > e.clientWidth)
       .flatMap(e => all('tr', e)).filter(e => size(e).height > 160).map(name),
+    // Of letters of 10 points 8 pixels are left; of panels side by side more.
     tiny: all('.bd-article figure img')
-      .filter(e => e.naturalWidth > 2.3 * e.naturalHeight && size(e).width < 600)
-      .map(e => e.alt),
+      .filter(e => size(e).width < e.naturalWidth / 130 * 59 ||
+        e.naturalWidth > 2.3 * e.naturalHeight && size(e).width < 600)
+      .map(e => e.alt)
+      .concat(all('.bn-stage svg')
+        .filter(e => size(e).width < parseFloat(e.getAttribute('width')) / 72 * 59)
+        .map(name)),
   };
 }"""
 ERRORS_CUT = """() => [...document.querySelectorAll('.traceback pre')]
