@@ -16,6 +16,7 @@
   shows the definition while the pointer rests there.
 - Cells that Python in the page can run are marked, and its script is added
   (tools/python_in_page.py).
+- A number and its unit stay in one line, a formula and its full stop too.
 - sphinx-thebe, which runs cells on a remote server and which this book does not use,
   is kept off the pages: its script is injected twice and throws.
 """
@@ -206,6 +207,18 @@ def link_terms(app, doctree):
                 break
 
 
+TOGETHER = re.compile(r"(?<=\d) %|(?<=[\d%]) ± (?=\d)|(?<=\b[α-ω]) = (?=[\d−-])")
+PROSE = nodes.paragraph | nodes.caption | nodes.emphasis | nodes.strong
+
+
+def join_numbers(app, doctree):
+    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, ε = 0."""
+    for text in list(doctree.findall(nodes.Text)):
+        joined = TOGETHER.sub(lambda found: found[0].replace(" ", "\xa0"), text)
+        if joined != text and isinstance(text.parent, PROSE):
+            text.parent.replace(text, nodes.Text(joined))
+
+
 def silence_thebe(app, config):
     """Keep sphinx-thebe from adding its settings and its script to the pages."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -218,6 +231,7 @@ def setup(app):
     app.connect("config-inited", serve_vendored, priority=200)
     app.connect("config-inited", fill_version)
     app.connect("config-inited", silence_thebe)
+    app.connect("doctree-read", join_numbers)
     app.connect("source-read", write_reference)
     app.connect("source-read", write_parity)
     app.connect("source-read", write_landing)
