@@ -250,10 +250,7 @@ PHONE_LOOK = """async () => {
     tiny: all('.bd-article figure img')
       .filter(e => size(e).width < e.naturalWidth / 130 * 59 ||
         e.naturalWidth > 2.3 * e.naturalHeight && size(e).width < 600)
-      .map(e => e.alt)
-      .concat(all('.bn-stage svg')
-        .filter(e => size(e).width < parseFloat(e.getAttribute('width')) / 72 * 59)
-        .map(name)),
+      .map(e => e.alt),
   };
 }"""
 ERRORS_CUT = """() => [...document.querySelectorAll('.traceback pre')]

@@ -103,7 +103,7 @@
   "use strict";
 
   const BOXES =
-    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-wide, .bn-stage, .bn-map)";
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-wide, .bn-map)";
   const WIDE = 2.3; // width over height: panels side by side
   const [DRAWN, READ] = [130, 60]; // pixels of an inch: of a stored figure, of one on a phone
 
@@ -117,24 +117,19 @@
     box.tabIndex = 0;
   }
 
-  // Below this width the lettering of a figure, 10 points, is too small to read.
-  function legible(box, inches, least = 0) {
-    box.style.setProperty("--bn-legible", `${Math.max(inches * READ, least)}px`);
-  }
-
   function wrap(image) {
     const box = document.createElement("div");
     box.className = "bn-wide";
+    // Below this width lettering of 10 points is too small to read.
     const panels = image.naturalWidth > WIDE * image.naturalHeight;
-    legible(box, image.naturalWidth / DRAWN, panels ? 620 : 0);
+    const least = Math.max((image.naturalWidth / DRAWN) * READ, panels ? 620 : 0);
+    box.style.setProperty("--bn-legible", `${least}px`);
     image.replaceWith(box);
     box.append(image);
   }
 
   addEventListener("load", async () => {
     document.querySelectorAll(".bd-article figure > img").forEach(wrap);
-    for (const stage of document.querySelectorAll(".bn-stage"))
-      legible(stage, parseFloat(stage.querySelector("svg")?.getAttribute("width") ?? 0) / 72);
     await window.MathJax?.startup?.promise;
     const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
     document.querySelectorAll(BOXES).forEach((box) => sizes.observe(box));
