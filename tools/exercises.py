@@ -91,7 +91,9 @@ WELCOME = """\
 
 Replace each `raise NotImplementedError(...)` by your code and run the cell. The check
 says what is wrong, if anything is, and never shows the solution. The chapters derive
-what you need, and have hints and solutions. Nothing you write leaves this notebook."""
+what you need, and have hints and solutions. Nothing you write leaves this notebook.
+
+No exercise needs another. If this is your first, begin with `{shortest}`."""
 
 IMPORTS = """\
 import numpy as np
@@ -190,13 +192,14 @@ def open_with_install(notebook, chapter: str):
 def workbook(name: str):
     """A notebook of stubs, without outputs."""
     title, low, high = WORKBOOKS[name]
-    cells = [new_markdown_cell(WELCOME.format(title=title))]
+    own = [e for e in EXERCISES.values() if low <= e.chapter[:2] <= high]
+    shortest = min(own, key=lambda exercise: len(exercise.source)).name
+    cells = [new_markdown_cell(WELCOME.format(title=title, shortest=shortest))]
     cells += [new_code_cell(install("workbooks", address())), new_code_cell(IMPORTS)]
-    for exercise in EXERCISES.values():
-        if low <= exercise.chapter[:2] <= high:
-            number = int(exercise.chapter[:2])
-            head = f"## {exercise.title} (chapter {number})\n\n{exercise.task}"
-            cells += [new_markdown_cell(head), new_code_cell(attempt(exercise))]
+    for exercise in own:
+        number = int(exercise.chapter[:2])
+        head = f"## {exercise.title} (chapter {number})\n\n{exercise.task}"
+        cells += [new_markdown_cell(head), new_code_cell(attempt(exercise))]
     cells = [with_id(cell, name, n) for n, cell in enumerate(cells)]
     book = new_notebook(cells=cells)
     book.metadata["kernelspec"] = {
