@@ -103,7 +103,7 @@
   "use strict";
 
   const BOXES =
-    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-wide, .bn-map)";
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-wide, .bn-stage, .bn-map)";
   const WIDE = 2.3; // width over height: panels side by side
   const [DRAWN, READ] = [130, 60]; // pixels of an inch: of a stored figure, of one on a phone
 
