@@ -35,9 +35,9 @@ INTRODUCTION = """\
 
 `check` runs your function on inputs chosen to tell mistakes apart, and says
 *which* mistake it makes, on the smallest input that shows it ({doc}`A4_checker`). Numpy
-arrays go in, numpy arrays come out. On the website the buttons under each exercise run it
-right in the page: nothing is installed, and what you write stays in your browser. The
-same exercises without their solutions are in `workbooks/{workbook}.ipynb`."""
+arrays go in, numpy arrays come out. On the website the buttons under each exercise run
+it right in the page: nothing is installed, and what you write stays in your browser.
+The same exercises without their solutions are in `workbooks/{workbook}.ipynb`."""
 
 TASK = """\
 ```{{exercise-start}} Write: {title}
