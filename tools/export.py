@@ -1,7 +1,8 @@
 """Write bnlib/ from the cells of the chapters.
 
 A code cell tagged `export` goes to bnlib/<chapter>.py, one tagged `export:nn` to
-bnlib/nn/<chapter>.py, where chapters/04_backward.ipynb is the chapter `backward`.
+bnlib/nn/<chapter>.py, one tagged `export:kernels` to bnlib/kernels/<chapter>.py, where
+chapters/04_backward.ipynb is the chapter `backward`.
 
     python tools/export.py            write the modules
     python tools/export.py --check    change nothing; show a diff and fail if stale
@@ -19,7 +20,11 @@ import nbformat
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = {"export": "bnlib", "export:nn": "bnlib/nn"}
+PACKAGES = {
+    "export": "bnlib",
+    "export:nn": "bnlib/nn",
+    "export:kernels": "bnlib/kernels",
+}
 # Every tag a cell may carry. An unknown one is most likely a typo for `export`, and a
 # typo there would silently drop code from the package.
 TAGS = {
@@ -182,7 +187,7 @@ def collect(root: Path = ROOT) -> dict[str, Module]:
 
 
 def share_imports(modules: dict[str, Module]):
-    """Give a chapter's two modules the same imports; `tidy` drops the unused ones.
+    """Give a chapter's modules the same imports; `tidy` drops the unused ones.
 
     A notebook imports a name once, whichever of its modules needs it.
     """

@@ -4,11 +4,15 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/17_fast.html of the book.
 """
 
+import functools
 import math
+import threading
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
+import bnlib.fast as arrays
 import bnlib.nn.convolution as convolution
 import bnlib.nn.inference as inference
 from bnlib.nn.inference import check_channels, check_input, store
@@ -17,6 +21,7 @@ __all__ = [
     "ROWS",
     "SMALL",
     "WIDE",
+    "TINY",
     "PATIENCE",
     "merged",
     "map_moments",
@@ -32,12 +37,26 @@ __all__ = [
     "FastFunction",
     "Saved",
     "backward_by_formula",
+    "shared",
+    "helpers_for",
+    "as_array",
+    "as_maps",
+    "as_numbers",
+    "in_maps",
+    "map_results",
+    "column_results",
+    "map_gradients",
+    "column_gradients",
+    "KernelFunction",
+    "gradients_by_formula",
+    "by_kernels",
     "plain",
     "batch_norm",
     "as_now",
     "with_running",
     "with_batch",
     "in_training",
+    "kernels_in_training",
     "normalized",
     "keep",
     "DENSE",
@@ -59,6 +78,7 @@ __all__ = [
 ROWS = 1024  # how many values PyTorch's channels-last kernel may add up one by one
 SMALL = 1 << 18  # values; below, and for maps of fewer than WIDE positions, one call
 WIDE = 64  # of PyTorch costs less than several from Python
+TINY = 1 << 15  # the same where kernels are compiled
 PATIENCE = 100  # batches after which a quick way that failed is tried again
 
 
@@ -238,6 +258,148 @@ def backward_by_formula(ctx, dy, dmean, dvar):
     return dx, dweight, dbias, None, None, None
 
 
+def shared(work, parts, threads):
+    """Run work(start, stop) so that range(parts) is done, in so many threads."""
+    edges = [parts * k // threads for k in range(threads + 1)]
+    ranges = zip(edges[1:-1], edges[2:], strict=True)
+    helpers = [threading.Thread(target=work, args=r) for r in ranges]
+    for helper in helpers:
+        helper.start()
+    work(0, edges[1])
+    for helper in helpers:
+        helper.join()
+
+
+def helpers_for(x):
+    """Return how many threads pay for x: those of torch, or one."""
+    return min(torch.get_num_threads(), x.shape[1]) if x.numel() > SMALL else 1
+
+
+def as_array(x):
+    """Return the memory of a tensor as an array."""
+    return x.detach().numpy()
+
+
+def as_maps(x):
+    """Return the memory of x (N, C, ...), contiguous, as an array (N, C, 1, L)."""
+    return as_array(x).reshape(*x.shape[:2], 1, math.prod(x.shape[2:]))
+
+
+def as_numbers(p, x, otherwise):
+    """Return a parameter (C,) as an array, or an array of that value for None."""
+    if p is None:
+        return np.full(x.shape[1], otherwise, as_array(x).dtype)
+    return np.ascontiguousarray(as_array(p))
+
+
+def in_maps(x):
+    """Return whether x is contiguous, with several positions for a channel."""
+    return x.ndim > 2 and x.is_contiguous() and x.shape[2:].numel() > 1
+
+
+def map_results(x, weight, bias, eps):
+    """Return y and stats (4, C) = p, mean of x - p, var, 1 / std; x in maps."""
+    y, stats = torch.empty_like(x), np.empty((4, x.shape[1]))
+    gamma, beta = as_numbers(weight, x, 1)[:, None], as_numbers(bias, x, 0)[:, None]
+    given = as_maps(x), gamma, beta, eps, as_maps(y), stats
+    work = functools.partial(arrays.kernels().write_maps, *given)
+    shared(work, x.shape[1], helpers_for(x))
+    return y, stats
+
+
+def column_results(x, weight, bias, eps):
+    """Return y and stats as `map_results` does, for channels last in memory."""
+    y, stats = torch.empty_like(x), np.empty((4, x.shape[1]))
+    gamma, beta = as_numbers(weight, x, 1), as_numbers(bias, x, 0)
+    rows, out = as_array(columns(x)), as_array(columns(y))
+    arrays.kernels().write_columns(rows, gamma, beta, eps, out, stats)
+    return y, stats
+
+
+def map_gradients(dy, x, weight, stats, wanted):
+    """Return dx, or None if it is not wanted, and dweight and dbias; x in maps."""
+    dx = torch.empty_like(x) if wanted else x.new_empty(0, *x.shape[1:])
+    sums, gamma = np.zeros((2, x.shape[1], 1)), as_numbers(weight, x, 1)[:, None]
+    given = as_maps(dy.contiguous()), as_maps(x), gamma, stats, as_maps(dx), *sums
+    work = functools.partial(arrays.kernels().write_map_gradients, *given)
+    shared(work, x.shape[1], helpers_for(x))
+    dweight, dbias = torch.from_numpy(sums[..., 0]).to(x.dtype)
+    return dx if wanted else None, dweight, dbias
+
+
+def column_gradients(dy, x, weight, stats, wanted):
+    """Return what `map_gradients` does, for channels that are last in memory."""
+    dy = dy if dy.stride() == x.stride() else torch.empty_like(x).copy_(dy)
+    dx, sums = torch.empty_like(x[: len(x) * wanted]), np.empty((2, x.shape[1]))
+    up, rows, out = (as_array(columns(t)) for t in (dy, x, dx))
+    gamma = as_numbers(weight, x, 1)
+    arrays.kernels().write_column_gradients(up, rows, gamma, stats, out, *sums)
+    dweight, dbias = torch.from_numpy(sums).to(x.dtype)
+    return dx if wanted else None, dweight, dbias
+
+
+class KernelFunction(torch.autograd.Function):
+    """Batch norm of x with weight and bias, by kernels; found : its y and stats."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps, found):
+        y, ctx.stats = found
+        ctx.save_for_backward(x, weight)
+        ctx.set_materialize_grads(False)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        wanted = ctx.needs_input_grad[:3]
+        if dy is None:
+            return (None,) * 5
+        here = type(dy) is torch.Tensor and torch._C._has_storage(dy)  # no vmap's
+        if torch.is_grad_enabled() or not here or not undisturbed():
+            gradients = gradients_by_formula(ctx, dy)
+        else:
+            x, weight = ctx.saved_tensors
+            by = map_gradients if in_maps(x) else column_gradients
+            gradients = by(dy, x, weight, ctx.stats, wanted[0])
+        kept = (g if w else None for g, w in zip(gradients, wanted, strict=True))
+        return *kept, None, None
+
+
+def gradients_by_formula(ctx, dy):
+    """Return dx, dweight and dbias by chapter 5's formula, which autograd follows."""
+    x, weight = ctx.saved_tensors
+    dtype, axes = x.dtype, (0, *range(2, x.ndim))
+    x = x.double() - along(torch.from_numpy(ctx.stats[0]), x)
+    mean = x.mean(axes, keepdim=True)
+    var = ((x - mean) ** 2).mean(axes, keepdim=True)
+    again, zero = Saved(), torch.zeros_like(mean)
+    again.saved_tensors = x, along(weight, x), mean, var
+    again.needs_input_grad, again.eps = (True, True, True), ctx.eps
+    dx, *rest, _ = inference.BatchNormFunction.backward(again, dy, zero, zero)
+    return dx.to(dtype), *(g.view(-1).to(dtype) for g in rest)
+
+
+def by_kernels(x, weight, bias, eps):
+    """Return y and stats (4, C) of the batch, by compiled kernels.
+
+    None where they are missing, or the moments not finite, or where channels are last,
+    x is large and torch has several threads: those kernels use one.
+    """
+    if arrays.kernels() is None:
+        return None
+    x = x if x.is_contiguous() or columns(x) is not None else x * 1
+    x = x if in_maps(x) else inference.in_memory_as_torch(x)
+    maps = in_maps(x)
+    if not maps and (columns(x) is None or helpers_for(x) > 1):
+        return None
+    y, stats = (map_results if maps else column_results)(x, weight, bias, eps)
+    if not math.isfinite(stats.sum()):
+        return None
+    if torch.is_grad_enabled():
+        y = KernelFunction.apply(x, weight, bias, eps, (y, stats))
+    return y, stats
+
+
 def plain(x, *others):
     """Return whether the kernels of this chapter take x: dense float32/64 on the CPU.
 
@@ -275,7 +437,8 @@ def batch_norm(
     check_channels(input, training, *given)
     if not training:
         return with_running(input, *given, eps)
-    return in_training(normalized, input, *given, momentum, eps)
+    y = kernels_in_training(input, *given, momentum, eps)
+    return in_training(normalized, input, *given, momentum, eps) if y is None else y
 
 
 def as_now(mean, var):
@@ -317,6 +480,19 @@ def in_training(function, input, mean, var, weight, bias, momentum, *more):
     return y
 
 
+def kernels_in_training(input, mean, var, weight, bias, momentum, eps):
+    """Return what `in_training` does, by compiled kernels, or None."""
+    found = by_kernels(input, weight, bias, eps)
+    if found is not None and mean is not None:
+        m = input.numel() / input.shape[1]
+        given = as_array(mean), as_array(var), found[1], m / (m - 1), float(momentum)
+        if not arrays.kernels().remember(*given):
+            p, mean_p, batch_var, _ = torch.from_numpy(found[1])
+            keep(mean, var, p + mean_p, batch_var * given[3], momentum)
+        torch.autograd.graph.increment_version((mean, var))
+    return None if found is None else found[0]
+
+
 def normalized(*given):
     """Return the y of `FastFunction`."""
     return FastFunction.apply(*given)[0]
@@ -354,6 +530,7 @@ def ready(layer, x):
         and weight is not x is not bias
         and type(mean) in DENSE
         and mean.dtype is dtype is var.dtype
+        and not (mean.requires_grad or var.requires_grad)
         and (weight is None or (type(weight) in DENSE and weight.dtype is dtype))
         and (bias is None or (type(bias) in DENSE and bias.dtype is dtype))
         and x.ndim > 1
@@ -368,10 +545,11 @@ def steepest(x):
     0 : the call does not pay. Its kernel for channels last adds up all rows in the
     dtype of x, that for maps in float64.
     """
-    rows, maps = x.numel() // x.shape[1], x.ndim > 2 and x.is_contiguous()
-    if maps and x.shape[2:].numel() > 1:
+    if x.numel() > TINY and arrays.kernels() is not None:
+        return 0.0
+    if in_maps(x):
         return 100.0 if x.numel() <= SMALL or x[0, 0].numel() < WIDE else 0.0
-    simple = x.ndim == 2 and x.is_contiguous()
+    rows, simple = x.numel() // x.shape[1], x.ndim == 2 and x.is_contiguous()
     pays = rows <= 8 * ROWS and (simple or columns(x) is not None)
     return min(100.0, 10.0 * ROWS / rows) if pays else 0.0
 
@@ -384,12 +562,13 @@ def one_call(layer, x, limit):
     """
     buffers, parameters = layer._buffers, layer._parameters
     mean, var = buffers["running_mean"], buffers["running_var"]
-    before = mean.clone(), var.clone()
+    a, b = mean.numpy(), var.numpy()  # numpy, because it takes less to call
+    before = a.copy(), b.copy()
     given = parameters["weight"], parameters["bias"], mean, var
     y, found, inverse = torch.native_batch_norm(
         x, *given, True, layer.momentum, layer.eps
     )
-    ratio = found.numpy() * inverse.numpy()  # numpy, because it takes less to call
+    ratio = found.numpy() * inverse.numpy()
     square = ratio.dot(ratio)  # the sum of channels: cheaper than the largest
     if not square <= limit:
         square = abs(ratio).max() ** 2
@@ -397,7 +576,7 @@ def one_call(layer, x, limit):
         buffers["num_batches_tracked"].add_(1)
         layer.__dict__.pop("_seen", None)  # PyTorch's kernel writes unnoticed
         return y
-    mean.copy_(before[0]), var.copy_(before[1])
+    a[:], b[:] = before
     return None
 
 
