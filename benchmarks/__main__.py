@@ -1,6 +1,6 @@
 """Measure ratios: forward and backward passes, memory and error, ours and others'.
 
-    make bench                      prints the tables, about six minutes
+    make bench                      prints the tables, about seven minutes
     python -m benchmarks --write    also writes benchmarks/results/cpu.json
 
 All that is compared is timed in turns, in one process with one thread, and what is
@@ -14,7 +14,9 @@ import math
 import os
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +31,7 @@ if __name__ == "__main__" and any(os.environ.get(k) != v for k, v in PINNED.item
     arguments = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
     os.execve(sys.executable, arguments, os.environ | PINNED)
 
+import numba  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -54,7 +57,7 @@ GROWTH = {
 RESULT = Path(__file__).parent / "results" / "cpu.json"
 
 
-def in_turns(functions, seconds):
+def in_turns(functions, seconds, clock=time.process_time_ns):
     """Median time of each function; they take turns, in random order, for so long."""
     order, chance = list(functions), random.Random(0)
     times = {name: [] for name in functions}
@@ -64,10 +67,23 @@ def in_turns(functions, seconds):
     while time.perf_counter() < end or len(times[next(iter(times))]) < 7:
         chance.shuffle(order)  # what ran before leaves its traces in the caches
         for name in order:
-            start = time.process_time_ns()
+            start = clock()
             functions[name]()
-            times[name].append((time.process_time_ns() - start) / 1e9)
+            times[name].append((clock() - start) / 1e9)
     return {name: statistics.median(t) for name, t in times.items()}
+
+
+def without_numba(function):
+    """The same function, with nothing compiled."""
+
+    def run(*args):
+        found, fast.kernels = fast.kernels, lambda: None
+        try:
+            return function(*args)
+        finally:
+            fast.kernels = found
+
+    return run
 
 
 def layer(library, shape, **options):
@@ -108,13 +124,17 @@ def steps(shape):
     x, dy = data(shape)
     gamma, beta = (torch.full(shape[1:2], v, requires_grad=True) for v in (1.0, 0.0))
     found = {}
-    for name, library in (("torch.nn", torch.nn), ("bnlib.nn", ours)):
-        norm = layer(library, shape)
-        found[name] = torch_step(norm, x, dy, norm.parameters())
-        if len(shape) == 4:
-            last = (t.to(memory_format=torch.channels_last) for t in (x, dy))
+    layouts = {"": (x, dy)}
+    if len(shape) == 4:
+        last = [t.to(memory_format=torch.channels_last) for t in (x, dy)]
+        layouts[", channels last"] = last
+    for layout, tensors in layouts.items():
+        for name, library in LIBRARIES.items():
             norm = layer(library, shape)
-            found[f"{name}, channels last"] = torch_step(norm, *last, norm.parameters())
+            found[name + layout] = torch_step(norm, *tensors, norm.parameters())
+        norm = layer(ours, shape)
+        step = torch_step(norm, *tensors, norm.parameters())
+        found[f"bnlib.nn, no numba{layout}"] = without_numba(step)
     norm = layer(torch.nn, shape)
     found["torch.compile"] = torch_step(torch.compile(norm), x, dy, norm.parameters())
     for name in ("d2l", "labml"):
@@ -126,8 +146,9 @@ def steps(shape):
         rule = getattr(rivals, name)
         found[f"CS231n-style, {name}"] = lambda rule=rule: rule(*arrays)
     x, *affine, dy = arrays
-    for name, library in (("bnlib.fast, numpy", fast), ("bnlib, numpy", bnlib)):
+    for name, library in ARRAYS.items():
         found[name] = numpy_step(library, "batch_norm", x, dy, *affine)
+    found["bnlib.fast, no numba"] = without_numba(found["bnlib.fast"])
     return found
 
 
@@ -150,6 +171,7 @@ def evaluation(shape):
 
 
 LIBRARIES = {"torch.nn": torch.nn, "bnlib.nn": ours}
+ARRAYS = {"bnlib.fast": fast, "bnlib, numpy": bnlib}
 
 
 def others(seconds):
@@ -173,6 +195,7 @@ def others(seconds):
             "bnlib.fast": numpy_step(fast, name, *arrays, **options),
             "bnlib": numpy_step(bnlib, name, *arrays, **options),
         }
+        run["bnlib.fast, no numba"] = without_numba(run["bnlib.fast"])
         found[name] = relative(in_turns(run, seconds))
     return found
 
@@ -189,17 +212,22 @@ def errors(mean):
     last = x.to(memory_format=torch.channels_last)
     compiled = torch.compile(layer(torch.nn, x.shape))
     arrays = x.numpy(), one.numpy(), zero.numpy()
+    graph = torch.compile(layer(ours, x.shape))
     found = {
         "torch.nn": layer(torch.nn, x.shape)(x),
         "torch.nn, channels last": layer(torch.nn, x.shape)(last),
         "bnlib.nn": layer(ours, x.shape)(x),
         "bnlib.nn, channels last": layer(ours, x.shape)(last),
+        "bnlib.nn, no numba": without_numba(layer(ours, x.shape))(x),
+        "bnlib.nn, no numba, channels last": without_numba(layer(ours, x.shape))(last),
         "torch.compile": compiled(x),
+        "torch.compile of bnlib.nn": graph(x),
         "d2l-style": rivals.as_in_d2l(x, one, zero),
         "labml-style": rivals.as_in_labml(x, one, zero),
         "CS231n-style, staged": rivals.staged(*arrays, dy.numpy())[0],
         "CS231n-style, simplified": rivals.simplified(*arrays, dy.numpy())[0],
-        "bnlib.fast, numpy": fast.batch_norm(*arrays)[0],
+        "bnlib.fast": fast.batch_norm(*arrays)[0],
+        "bnlib.fast, no numba": without_numba(fast.batch_norm)(*arrays)[0],
         "bnlib, numpy": bnlib.batch_norm(*arrays)[0],
     }
     found = {n: torch.as_tensor(y).detach().double() for n, y in found.items()}
@@ -264,19 +292,60 @@ def parts(shape, seconds):
     return relative(in_turns(run, seconds), "torch.nn forward")
 
 
+def both(shape, seconds, clock=time.process_time_ns):
+    """Seconds that a training step takes, for either library."""
+    x, dy = data(shape)
+    norms = {n: layer(library, shape) for n, library in LIBRARIES.items()}
+    run = {n: torch_step(m, x, dy, m.parameters()) for n, m in norms.items()}
+    return in_turns(run, seconds, clock)
+
+
 def growth(seconds):
-    """Our training step in units of torch.nn's, as one side of the input grows."""
+    """Our training step as one side of the input grows: nanoseconds for each value, and
+    in units of torch.nn's."""
     found = {}
     for axis, shapes in GROWTH.items():
         for shape in shapes:
-            x, dy = data(shape)
-            run = {}
-            for name, library in LIBRARIES.items():
-                norm = layer(library, shape)
-                run[name] = torch_step(norm, x, dy, norm.parameters())
-            times = in_turns(run, seconds)
-            key = "x".join(map(str, shape))
-            found.setdefault(axis, {})[key] = times["bnlib.nn"] / times["torch.nn"]
+            times = both(shape, seconds)
+            cell = {"ns": times["bnlib.nn"] / math.prod(shape) * 1e9}
+            cell["ratio"] = times["bnlib.nn"] / times["torch.nn"]
+            found.setdefault(axis, {})["x".join(map(str, shape))] = cell
+    return found
+
+
+def scaling(shape, seconds):
+    """Time that passes in a training step, with one and more threads; torch.nn = 1."""
+    found = {}
+    for threads in range(1, os.cpu_count() + 1)[:4]:
+        torch.set_num_threads(threads)
+        found[threads] = both(shape, seconds, time.perf_counter_ns)
+    torch.set_num_threads(1)
+    one = found[1]["torch.nn"]
+    return {n: {name: t / one for name, t in row.items()} for n, row in found.items()}
+
+
+FIRST = """
+import time, torch, bnlib.nn
+x = torch.randn(32, 64, 28, 28, requires_grad=True)
+start = time.perf_counter()
+bnlib.nn.BatchNorm2d(64)(x).sum().backward()
+print(time.perf_counter() - start)
+"""
+
+
+def compiling():
+    """Seconds of a first training step: compiling, and with what is found on disk."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("first", "again"):
+            run = subprocess.run(
+                [sys.executable, "-c", FIRST],
+                env=os.environ | {"NUMBA_CACHE_DIR": folder},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            found[name] = float(run.stdout)
     return found
 
 
@@ -300,13 +369,15 @@ def measure(seconds):
         "memory": memory(SHAPES[0], seconds),
         "parts": parts(SHAPES[0], seconds / 2),
         "growth": growth(seconds / 6),
+        "threads": scaling(SHAPES[0], seconds / 2),
+        "compiling": compiling(),
     }
 
 
 def show(key, row, evaluated):
     print(f"\n{key}: training step, torch.nn = 1; share of the bandwidth floor")
     for name, cell in row.items():
-        print(f"  {name:26s}{cell['ratio']:8.2f}{cell['floor']:8.0%}")
+        print(f"  {name:34s}{cell['ratio']:8.2f}{cell['floor']:8.0%}")
     print(f"  bnlib.nn, evaluation      {evaluated:8.2f}", flush=True)
 
 
@@ -316,11 +387,11 @@ def show_rest(result):
     print("\nlargest error of y, float32, deviation 1, mean 0 / 1e4 / 1e6")
     for name in result["error"]["0"]:
         row = (result["error"][m][name] for m in ("0", "10000", "1e+06"))
-        print(f"  {name:26s}" + "".join(f"{float(e):10.1e}" for e in row))
+        print(f"  {name:34s}" + "".join(f"{float(e):10.1e}" for e in row))
     print("\nbatch norm and leaky ReLU: saved activations, training step")
     for name, cell in result["memory"].items():
-        print(f"  {name:26s}{cell['units']:8.2f}{cell['ratio']:8.2f}")
-    for title in ("parts", "growth"):
+        print(f"  {name:34s}{cell['units']:8.2f}{cell['ratio']:8.2f}")
+    for title in ("parts", "growth", "threads", "compiling"):
         print(f"\n{title}: {provenance.rounded(result[title], 3)}")
 
 
@@ -340,6 +411,7 @@ def main():
             "python -m benchmarks --write", config, [0], [], start
         )
         about["cpu"] = torch.backends.cpu.get_cpu_capability()
+        about["versions"]["numba"] = numba.__version__
         provenance.write(RESULT, provenance.rounded({"provenance": about, **result}, 3))
 
 

@@ -21,7 +21,6 @@ __all__ = [
     "ROWS",
     "SMALL",
     "WIDE",
-    "TINY",
     "PATIENCE",
     "merged",
     "map_moments",
@@ -44,9 +43,8 @@ __all__ = [
     "as_numbers",
     "in_maps",
     "map_results",
-    "column_results",
+    "moments_of_columns",
     "map_gradients",
-    "column_gradients",
     "KernelFunction",
     "gradients_by_formula",
     "by_kernels",
@@ -78,7 +76,6 @@ __all__ = [
 ROWS = 1024  # how many values PyTorch's channels-last kernel may add up one by one
 SMALL = 1 << 18  # values; below, and for maps of fewer than WIDE positions, one call
 WIDE = 64  # of PyTorch costs less than several from Python
-TINY = 1 << 15  # the same where kernels are compiled
 PATIENCE = 100  # batches after which a quick way that failed is tried again
 
 
@@ -158,7 +155,9 @@ def centred_moments(x):
     batch norm does not notice it. mean, var, p : (C,), float64.
     """
     matrix, p = columns(x.detach()), None
-    limit, moments_of = (100, map_moments) if matrix is None else (10, column_moments)
+    limit, moments_of = (
+        (100, map_moments) if matrix is None else (10, moments_of_columns)
+    )
     mean, var = moments_of(x.detach() if matrix is None else matrix)
     for _ in range(2):
         if not far(mean, var, limit):
@@ -307,13 +306,13 @@ def map_results(x, weight, bias, eps):
     return y, stats
 
 
-def column_results(x, weight, bias, eps):
-    """Return y and stats as `map_results` does, for channels last in memory."""
-    y, stats = torch.empty_like(x), np.empty((4, x.shape[1]))
-    gamma, beta = as_numbers(weight, x, 1), as_numbers(bias, x, 0)
-    rows, out = as_array(columns(x)), as_array(columns(y))
-    arrays.kernels().write_columns(rows, gamma, beta, eps, out, stats)
-    return y, stats
+def moments_of_columns(matrix):
+    """Return what `column_moments` does, by a kernel if there is one thread."""
+    if arrays.kernels() is None or torch.get_num_threads() > 1:
+        return column_moments(matrix)
+    stats = np.empty((4, matrix.shape[1]))
+    arrays.kernels().column_moments(matrix.numpy(), 0.0, stats)
+    return torch.from_numpy(stats[0] + stats[1]), torch.from_numpy(stats[2])
 
 
 def map_gradients(dy, x, weight, stats, wanted):
@@ -324,17 +323,6 @@ def map_gradients(dy, x, weight, stats, wanted):
     work = functools.partial(arrays.kernels().write_map_gradients, *given)
     shared(work, x.shape[1], helpers_for(x))
     dweight, dbias = torch.from_numpy(sums[..., 0]).to(x.dtype)
-    return dx if wanted else None, dweight, dbias
-
-
-def column_gradients(dy, x, weight, stats, wanted):
-    """Return what `map_gradients` does, for channels that are last in memory."""
-    dy = dy if dy.stride() == x.stride() else torch.empty_like(x).copy_(dy)
-    dx, sums = torch.empty_like(x[: len(x) * wanted]), np.empty((2, x.shape[1]))
-    up, rows, out = (as_array(columns(t)) for t in (dy, x, dx))
-    gamma = as_numbers(weight, x, 1)
-    arrays.kernels().write_column_gradients(up, rows, gamma, stats, out, *sums)
-    dweight, dbias = torch.from_numpy(sums).to(x.dtype)
     return dx if wanted else None, dweight, dbias
 
 
@@ -359,8 +347,7 @@ class KernelFunction(torch.autograd.Function):
             gradients = gradients_by_formula(ctx, dy)
         else:
             x, weight = ctx.saved_tensors
-            by = map_gradients if in_maps(x) else column_gradients
-            gradients = by(dy, x, weight, ctx.stats, wanted[0])
+            gradients = map_gradients(dy, x, weight, ctx.stats, wanted[0])
         kept = (g if w else None for g, w in zip(gradients, wanted, strict=True))
         return *kept, None, None
 
@@ -382,17 +369,16 @@ def gradients_by_formula(ctx, dy):
 def by_kernels(x, weight, bias, eps):
     """Return y and stats (4, C) of the batch, by compiled kernels.
 
-    None where they are missing, or the moments not finite, or where channels are last,
-    x is large and torch has several threads: those kernels use one.
+    None where they are missing, or the moments not finite, or x (N, C, ...) is not in
+    maps: for columns PyTorch's own kernels are as good.
     """
     if arrays.kernels() is None:
         return None
     x = x if x.is_contiguous() or columns(x) is not None else x * 1
     x = x if in_maps(x) else inference.in_memory_as_torch(x)
-    maps = in_maps(x)
-    if not maps and (columns(x) is None or helpers_for(x) > 1):
+    if not in_maps(x):
         return None
-    y, stats = (map_results if maps else column_results)(x, weight, bias, eps)
+    y, stats = map_results(x, weight, bias, eps)
     if not math.isfinite(stats.sum()):
         return None
     if torch.is_grad_enabled():
@@ -463,7 +449,7 @@ def with_batch(function, input, weight, bias, *more):
     known = input.is_contiguous() or columns(input) is not None
     x = input if known else inference.in_memory_as_torch(input * 1)
     x, p, mean, var = centred_moments(x)
-    if input.dtype is torch.float32 and not math.isfinite(var.sum()):
+    if not math.isfinite(var.sum().to(input.dtype)) and input.dtype is torch.float32:
         weight, bias = (None if q is None else q.double() for q in (weight, bias))
         y, *moments = with_batch(function, input.double(), weight, bias, *more)
         return y.float(), *moments  # in float32 the variance overflows
@@ -545,10 +531,9 @@ def steepest(x):
     0 : the call does not pay. Its kernel for channels last adds up all rows in the
     dtype of x, that for maps in float64.
     """
-    if x.numel() > TINY and arrays.kernels() is not None:
-        return 0.0
     if in_maps(x):
-        return 100.0 if x.numel() <= SMALL or x[0, 0].numel() < WIDE else 0.0
+        pays = x.shape[2:].numel() < WIDE and arrays.kernels() is None
+        return 100.0 if pays or x.numel() <= SMALL else 0.0
     rows, simple = x.numel() // x.shape[1], x.ndim == 2 and x.is_contiguous()
     pays = rows <= 8 * ROWS and (simple or columns(x) is not None)
     return min(100.0, 10.0 * ROWS / rows) if pays else 0.0

@@ -15,6 +15,7 @@ from bnlib.batch_normalization import (
 )
 
 __all__ = [
+    "centre",
     "normalize_batch",
     "BatchNormFunction",
     "eager",
@@ -30,6 +31,12 @@ __all__ = [
 ]
 
 
+def centre(x, mean, axes):
+    """Return x - mean, without the mean that the rounding of `mean` has left in it."""
+    near = x - mean
+    return near - near.mean(axes, keepdim=True)
+
+
 def normalize_batch(x, weight, bias, eps):
     """Return y = scale (x - mean) + bias, and the mean and var of the batch.
 
@@ -42,7 +49,7 @@ def normalize_batch(x, weight, bias, eps):
     """
     axes, wide = batch_axes(x), torch.promote_types(x.dtype, torch.float32)
     mean = x.mean(axes, keepdim=True, dtype=wide)
-    centred = x - mean
+    centred = centre(x, mean, axes)
     var = (centred**2).mean(axes, keepdim=True)
     y = affine(centred, affine((var + eps) ** -0.5, weight), bias)
     return y.to(x.dtype), mean, var
@@ -70,7 +77,7 @@ class BatchNormFunction(torch.autograd.Function):
     def backward(ctx, dy, dmean, dvar):
         x, weight, mean, var = ctx.saved_tensors
         axes, m = batch_axes(x), x.numel() / x.shape[1]
-        centred, std = x - mean, (var + ctx.eps) ** 0.5
+        centred, std = centre(x, mean, axes), (var + ctx.eps) ** 0.5
         scale = affine(1 / std, weight)
         dy = dy.to(std.dtype)
         dbias = dy.sum(axes, keepdim=True)
