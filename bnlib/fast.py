@@ -60,6 +60,7 @@ __all__ = [
     "layer_norm",
     "rows_affine",
     "layer_norm_backward",
+    "row_gradients",
     "rows_backward",
     "into",
     "rms_norm",
@@ -446,8 +447,13 @@ def layer_norm_backward(dy, cache):
     """
     if made_by(cache, BY_ROWS):
         return compiled_backward(dy, cache)
-    if not isinstance(cache, RowCache):
+    if not isinstance(cache, RowCache) or cache.mean is None:
         return other_axes.layer_norm_backward(dy, cache)
+    return row_gradients(dy, cache)
+
+
+def row_gradients(dy, cache):
+    """Return dx, dgamma and dbeta of a layer or an RMS norm, after looking at dy."""
     if not (takes(dy, 1) and dy.shape == cache.shape and dy.dtype == cache.x.dtype):
         check_upstream(dy, cache.x, cache.shape)
     dx, dgamma, dbeta = rows_backward(np.ascontiguousarray(dy), cache)
@@ -522,9 +528,9 @@ def rms_norm_backward(dy, cache):
     """Chapter 14's rms_norm_backward, for what this module's `rms_norm` returned."""
     if made_by(cache, BY_SQUARES):
         return compiled_backward(dy, cache)[:2]
-    if not isinstance(cache, RowCache):
+    if not isinstance(cache, RowCache) or cache.mean is not None:
         return other_axes.rms_norm_backward(dy, cache)
-    return layer_norm_backward(dy, cache)[:2]
+    return row_gradients(dy, cache)[:2]
 
 
 GroupCache = namedtuple("GroupCache", "x mean std gamma shape groups")

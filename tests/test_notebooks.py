@@ -203,7 +203,8 @@ def test_page_and_modules_point_at_each_other(path):
     tags = {
         tag for _, cell in code_cells(path) for tag in cell.metadata.get("tags", [])
     }
-    for tag, package in (("export", ""), ("export:nn", "nn.")):
+    homes = {"export": "", "export:nn": "nn.", "export:kernels": "kernels."}
+    for tag, package in homes.items():
         if tag not in tags:
             continue
         dotted = f"bnlib.{package}{name}"
@@ -214,5 +215,5 @@ def test_page_and_modules_point_at_each_other(path):
             f"chapters/{path.stem}.ipynb" in (ROOT / file).read_text().splitlines()[0]
         )
         assert f"({label})=" in listing and f"../{file}" in listing
-    if tags & {"export", "export:nn"}:
+    if tags & set(homes):
         assert f"{{doc}}`{path.stem}`" in listing
