@@ -81,7 +81,7 @@ def kernels():
         return None
     try:
         return importlib.import_module("bnlib.kernels.fast")
-    except ImportError:
+    except (ImportError, RuntimeError):  # no numba; nowhere to keep what it compiles
         return None
 
 

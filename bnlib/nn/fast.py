@@ -475,7 +475,9 @@ def kernels_in_training(input, mean, var, weight, bias, momentum, eps):
         if not arrays.kernels().remember(*given):
             p, mean_p, batch_var, _ = torch.from_numpy(found[1])
             keep(mean, var, p + mean_p, batch_var * given[3], momentum)
-        torch.autograd.graph.increment_version((mean, var))
+        for p in (mean, var):  # numpy writes unnoticed
+            if not p.is_inference():
+                torch.autograd.graph.increment_version(p)
     return None if found is None else found[0]
 
 
@@ -532,8 +534,7 @@ def steepest(x):
     dtype of x, that for maps in float64.
     """
     if in_maps(x):
-        pays = x.shape[2:].numel() < WIDE and arrays.kernels() is None
-        return 100.0 if pays or x.numel() <= SMALL else 0.0
+        return 100.0 if x.numel() <= SMALL or x.shape[2:].numel() < WIDE else 0.0
     rows, simple = x.numel() // x.shape[1], x.ndim == 2 and x.is_contiguous()
     pays = rows <= 8 * ROWS and (simple or columns(x) is not None)
     return min(100.0, 10.0 * ROWS / rows) if pays else 0.0
@@ -590,15 +591,19 @@ def inferred(layer, x):
 
 def trained(layer, x):
     """Return y of `one_call`, or None where it does not pay or is not exact."""
-    counted = layer.track_running_stats and layer.num_batches_tracked is not None
-    usual = type(layer.momentum) is float and counted
-    limit = steepest(x) if usual else 0.0
-    wait = layer.__dict__.get("_wait", 0)
+    state, key = layer.__dict__, (x.shape, x.stride())
+    if state.get("_steepest", (None,))[0] != key:  # found once for a kind of input
+        state["_steepest"] = key, steepest(x)
+    counter = state["_buffers"]["num_batches_tracked"]
+    usual = type(layer.momentum) is float and layer.track_running_stats
+    usual = usual and counter is not None
+    limit, wait = state["_steepest"][1] if usual else 0.0, state.get("_wait", 0)
     if not limit or wait:
-        layer.__dict__["_wait"] = max(0, wait - 1)
+        state["_wait"] = max(0, wait - 1)
         return None
     y = one_call(layer, x, limit)
-    layer.__dict__["_wait"] = PATIENCE if y is None else 0
+    if y is None:
+        state["_wait"] = PATIENCE
     return y
 
 
