@@ -5,6 +5,7 @@ The derivation is the page chapters/17_fast.html of the book.
 """
 
 import functools
+import itertools
 import math
 import threading
 
@@ -260,7 +261,7 @@ def backward_by_formula(ctx, dy, dmean, dvar):
 def shared(work, parts, threads):
     """Run work(start, stop) so that range(parts) is done, in so many threads."""
     edges = [parts * k // threads for k in range(threads + 1)]
-    ranges = zip(edges[1:-1], edges[2:], strict=True)
+    ranges = itertools.pairwise(edges[1:])
     helpers = [threading.Thread(target=work, args=r) for r in ranges]
     for helper in helpers:
         helper.start()
