@@ -74,6 +74,14 @@ def test_layers_go_to_the_nn_package_and_may_use_their_own_chapter(book):
     assert "Layer" not in (root / "bnlib/moments.py").read_text()
 
 
+def test_kernels_go_to_a_package_that_nothing_else_needs(book):
+    loop = (["export:kernels"], "import numba\n\n\nloop = numba.njit(abs)")
+    root = book(("moments", [MEAN, loop]))
+    assert export.export(root) == []
+    assert "import numba" in (root / "bnlib/kernels/moments.py").read_text()
+    assert "numba" not in (root / "bnlib/moments.py").read_text()
+
+
 def test_the_two_modules_of_a_chapter_share_their_imports(book):
     both = (E, "import math\n\nimport numpy as np\n\n\nf = np.tanh")
     layer = (NN, "import torch\n\n\nclass Layer(torch.nn.Module):\n    pi = math.pi")
