@@ -1,10 +1,11 @@
 """Measure ratios: forward and backward passes, memory and error, ours and others'.
 
-    make bench                      prints the tables, about seven minutes
+    make bench                      prints the tables, about eight minutes
     python -m benchmarks --write    also writes benchmarks/results/cpu.json
 
-All that is compared is timed in turns, in one process with one thread, and what is
-reported is the ratio of medians of processor time. The allocator keeps large blocks, or
+All that is compared is timed in turns, in one process with one thread, each after a call
+of its own that is not timed, as in a training loop; what is reported is the ratio of
+medians of processor time. The allocator keeps large blocks, or
 it would be what is measured. Other work on the machine still takes caches and bandwidth
 away: then the ratios move by a tenth, or by much more.
 """
@@ -58,15 +59,18 @@ RESULT = Path(__file__).parent / "results" / "cpu.json"
 
 
 def in_turns(functions, seconds, clock=time.process_time_ns):
-    """Median time of each function; they take turns, in random order, for so long."""
+    """Median time of each function; they take turns, in random order, for so long.
+
+    Each runs twice, and the second time counts: the caches are then its own, and not
+    those of whatever had the turn before.
+    """
     order, chance = list(functions), random.Random(0)
     times = {name: [] for name in functions}
-    for function in functions.values():
-        function()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[next(iter(times))]) < 7:
-        chance.shuffle(order)  # what ran before leaves its traces in the caches
+        chance.shuffle(order)
         for name in order:
+            functions[name]()
             start = clock()
             functions[name]()
             times[name].append((clock() - start) / 1e9)
