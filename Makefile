@@ -40,7 +40,7 @@ $(READY): requirements.txt pyproject.toml tools/setup_check.py
 	@rm -f $(READY)
 	@$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt \
 	  | awk '/^Collecting|^Obtaining/ {printf "\r   %d packages found", ++n; fflush()} \
-	         /^Installing/ {printf "\n   installing them\n"; fflush()}'
+	         /^Installing/ {printf "\n   installing them, a minute or two\n"; fflush()}'
 	@touch $(READY)
 
 vendor: $(READY)
@@ -48,7 +48,7 @@ vendor: $(READY)
 	@$(PY) tools/python_in_page.py
 
 book: $(READY) vendor  ## build the site into _build/html
-	@echo "== building the book"
+	@echo "== building the book: a minute or two where all pages are new"
 	@mkdir -p _build
 	@# The builder does not notice a change of the look alone; then it builds all pages.
 	@all=$$(find chapters/_static tools/*.py tools/inpage _build/extra/inpage _config.yml _toc.yml \
@@ -90,7 +90,8 @@ lab: $(READY)  ## open chapters and workbooks in JupyterLab
 
 serve: book  ## build the site and serve it at http://localhost:8000 (PORT=...)
 	@echo "== http://localhost:$(PORT)  (Ctrl-C stops)"
-	@$(PY) -m http.server -d $(HTML) -b 127.0.0.1 $(PORT)
+	@$(PY) -m http.server -d $(HTML) -b 127.0.0.1 $(PORT) \
+	  || (echo "== is port $(PORT) taken? make serve PORT=8001"; exit 1)
 
 pdf: book  ## print the whole book into one file, with a headless Chromium
 	@echo "== printing the book"
