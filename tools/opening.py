@@ -20,10 +20,13 @@ NAMES = ("ink of a digit", "normalized", "output")
 TICKS = ((25, 30, 35), (-4, -2, 0, 2, 4), (-4, -2, 0, 2, 4))
 # A value v of a row stands at shift + scale * v.
 SCALES = ((-430.0, 21.0), (200.0, 34.0), (200.0, 34.0))
+INVITATION = (
+    "<strong>Move the batch size:</strong> the marked digit stays, its output moves."
+)
 SLIDERS = {
     "batch size": (range(2, MOST + 1), 6),
-    "γ": ([round(0.1 * n, 1) for n in range(21)], 10),
-    "β": ([round(0.1 * n, 1) for n in range(-20, 21)], 20),
+    "scale γ": ([round(0.1 * n, 1) for n in range(21)], 10),
+    "shift β": ([round(0.1 * n, 1) for n in range(-20, 21)], 20),
 }
 
 
@@ -125,7 +128,8 @@ def figure():
     data = json.dumps({"batch": batch().tolist(), "scales": SCALES, "rows": ROWS})
     return (
         f"<div class=\"bn-movable bn-opening-figure\" data-numbers='{data}'>"
-        f'{drawing(*start)}<div class="bn-sliders">{rows}</div></div>'
+        f'{drawing(*start)}<p class="bn-invitation">{INVITATION}</p>'
+        f'<div class="bn-sliders">{rows}</div></div>'
     )
 
 
