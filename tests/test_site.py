@@ -243,6 +243,8 @@ PHONE_LOOK = """async () => {
     tracks: all('[type=range]').map(e => size(e).width).filter(width => width < 150),
     silent: silent.map(name),
     stuck: stuck.map(name),
+    // A verdict is read without scrolling.
+    aside: all('.bn-claims td').filter(e => size(e).right > innerWidth).map(name),
     rows: all('.pst-scrollable-table-container')
       .filter(e => e.scrollWidth > e.clientWidth)
       .flatMap(e => all('tr', e)).filter(e => size(e).height > 160).map(name),
@@ -284,7 +286,7 @@ DARK = """() => {
       .filter(e => contrast(e) < 4.5)
       .map(e => `${contrast(e).toFixed(1)}: ${e.textContent.trim().slice(0, 40)}`),
     glaring: [...document.querySelectorAll(figures)]
-      .filter(e => !e.closest('.keep-colours, .copybtn, .svg-inline--fa'))
+      .filter(e => !e.closest('.keep-colours, .copybtn'))
       .filter(e => { const s = getComputedStyle(e);
         return !/invert/.test(s.filter) || (rgb(s.backgroundColor)[3] ?? 1) > 0; })
       .map(e => e.outerHTML.slice(0, 80)),
@@ -499,8 +501,8 @@ def test_page_fits_a_phone(browser, page):
 @every_page
 def test_phone_shows_where_there_is_more(browser, page):
     """Tracks to slide on, edges that fade, rows and lettering of a size to read."""
-    expected = {"tracks": [], "silent": [], "stuck": [], "rows": [], "tiny": []}
-    assert browser.visit(page).phone == expected
+    found = browser.visit(page).phone
+    assert found == {key: [] for key in found} and found
 
 
 @pytest.mark.browser
@@ -568,6 +570,27 @@ def test_first_screen_says_what_is_learnt_and_moves(browser, size):
     for part in ("h1", ".bn-opening li >> nth=2", ".bn-opening-figure"):
         box = tab.locator(f".bd-article {part}").first.bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= size["height"], part
+    tab.close()
+
+
+ICONS = """async () => {
+  await document.fonts.ready;
+  const drawn = e => getComputedStyle(e, '::before');
+  return [...document.querySelectorAll('i[class*="fa-"]')]
+    .filter(e => !/^"[^"]+"$/.test(drawn(e).content) || e.ariaHidden !== 'true'
+      || !/Font Awesome/.test(drawn(e).fontFamily)
+      || !document.fonts.check(`${drawn(e).fontWeight} 1em ${drawn(e).fontFamily}`))
+    .map(e => e.outerHTML);
+}"""
+
+
+@pytest.mark.browser
+@every_page
+def test_every_icon_is_drawn_without_a_script(browser, page):
+    assert not soup(page).select("script[src*=fontawesome]")
+    tab = browser.open(page, [])
+    icons = tab.locator('i[class*="fa-"]').count()
+    assert icons >= 5 and tab.evaluate(ICONS) == []
     tab.close()
 
 

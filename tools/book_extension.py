@@ -47,6 +47,13 @@ MENDS = [
     (r'(<button class="[^"]*search-button-field[^>]*?) aria-label="Search"', r"\1"),
     (r'(<i class="theme-switch [^>]*?) title="[^"]*"', r"\1"),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    # Icons come from the theme's font, which the style sheet names; its script, heavier
+    # than all others together, draws the same. They are not read out.
+    (r"\s*<!-- So that users can add custom icons -->(?=\s*<script)", ""),
+    (r'\s*<script src="[^"]*/fontawesome\.js[^>]*></script>', ""),
+    (r'<i class="(?=[^"]*\bfa-)', r'<i aria-hidden="true" class="'),
+    # A long name breaks behind an underscore in the page's contents.
+    (r"(?<=[a-z0-9])_(?=\w*\(\)</span></code></a></li>)", "_<wbr>"),
     # Everything is in a landmark, the book's title at the top of the sidebar too.
     (
         r'<div class="sidebar-primary-item">(\s*<a class="navbar-brand)',

@@ -20,6 +20,7 @@ CALL = re.compile(rf'<script type="{re.escape(VIEW)}">(.*?)</script>', re.S)
 MODEL = "IPY_MODEL_"
 SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 BROAD = 1.8  # width over height from which a phone would make the lettering too small
+NEGATIVE = re.compile(r"^-(?=\d)")
 SPOKEN = re.compile(r'role="img" aria-label="([^"]*)"')
 
 
@@ -71,7 +72,7 @@ def figure(view, models, name):
         slider(
             f"{name}-{number}",
             s["state"]["description"],
-            s["state"]["_options_labels"],
+            [NEGATIVE.sub("−", name) for name in s["state"]["_options_labels"]],
             s["state"]["index"],
             said,
         )

@@ -282,9 +282,9 @@
   addEventListener("scroll", (event) => box && !box.contains(event.target) && hide(), true);
 })();
 
-// The claims ledger (chapter 11): above its first table, one button per verdict. It is the
-// tables whose last column is called "verdict", where a page has several. Without this, all
-// rows are shown.
+// Tables of claims, those whose last column is called "verdict". A cell knows its column, for
+// phones (bnlib.css). Where a page has several they are the claims ledger (chapter 11): above
+// the first, one button per verdict. Without this, all rows are shown.
 (() => {
   "use strict";
 
@@ -297,6 +297,15 @@
       const heads = table.tHead?.rows[0]?.cells ?? [];
       return heads[heads.length - 1]?.textContent.trim() === "verdict";
     });
+    for (const table of tables) {
+      table.classList.add("bn-claims");
+      const names = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
+      for (const { cells } of table.tBodies[0].rows)
+        [...cells].slice(1).forEach((cell, n) => {
+          const name = names[n + 1];
+          cell.dataset.head = name.includes("measured") ? "" : `${name}: `;
+        });
+    }
     if (tables.length < 2) return;
     tables.forEach((table) => table.classList.add("bn-ledger"));
     const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
