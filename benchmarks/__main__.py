@@ -3,9 +3,9 @@
     make bench                      prints the tables, about eight minutes
     python -m benchmarks --write    also writes benchmarks/results/cpu.json
 
-All that is compared is timed in turns, in one process with one thread, each after a call
-of its own that is not timed, as in a training loop; what is reported is the ratio of
-medians of processor time. The allocator keeps large blocks, or
+All that is compared is timed in turns, in one process with one thread, each after a
+call of its own that is not timed, as in a training loop; what is reported is the ratio
+of medians of processor time. The allocator keeps large blocks, or
 it would be what is measured. Other work on the machine still takes caches and bandwidth
 away: then the ratios move by a tenth, or by much more.
 """
