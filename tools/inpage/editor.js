@@ -22,6 +22,9 @@ export function edit(parent, code, label, changed, enter) {
       bracketMatching(),
       lineNumbers(),
       python(),
+      EditorView.lineWrapping, // on a phone a line has no room
+      // A key belongs to the code: elsewhere on the page "/" goes to the search.
+      EditorView.domEventHandlers({ keydown: (event) => event.stopPropagation() }),
       indentUnit.of("    "),
       syntaxHighlighting(classHighlighter),
       EditorView.contentAttributes.of({ "aria-label": label }),
