@@ -8,6 +8,7 @@ is imported: the standard library, numpy and bnlib.
 import ast
 import contextlib
 import difflib
+import errno
 import functools
 import html
 import importlib.util
@@ -20,7 +21,7 @@ import sys
 import traceback
 from pathlib import Path
 
-MOST = 10_000  # characters that a cell may print
+MOST = 10_000  # characters that a cell may print, and that are shown of a value
 NOT_IN_A_BROWSER = {"multiprocessing", "socket", "ssl", "subprocess", "tkinter", "venv"}
 DOWNLOADS = "bnlib.data"
 COUNT = itertools.count(1)  # of the cells run
@@ -183,21 +184,33 @@ class Printed(io.StringIO):
         return len(text)
 
 
+def cut(text):
+    """Text that a page can hold, its length said where that is not all of it."""
+    more = f"… ({len(text):,} characters)" if len(text) > MOST else ""
+    return html.escape(text[:MOST] + more)
+
+
 def shown(value):
     """A value as a notebook shows it: as HTML, if it knows how."""
     if value is None:
         return ""
-    as_html = getattr(value, "_repr_html_", None)
-    if as_html is not None:
-        return as_html()
-    return f"<pre>{html.escape(repr(value))}</pre>"
+    as_html = not isinstance(value, type) and getattr(value, "_repr_html_", None)
+    if as_html and isinstance(text := as_html(), str):
+        return text
+    return f"<pre>{cut(repr(value))}</pre>"
 
 
 def advice(error, namespace):
     """A sentence towards the cure, where there is one."""
+    wrong = (isinstance(error, SyntaxError) and error.text) or ""
+    if wrong.lstrip().startswith(("%", "!")):
+        return "A line that begins with % or ! is for a notebook: leave it out."
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        return "A page cannot ask for input. Write the value into the code."
     if isinstance(error, ModuleNotFoundError):
         return f"This page has {HAVE}. Run the notebook for anything else."
-    too_big = "too big" in str(error) or "Maximum allowed dim" in str(error)
+    said = traceback.format_exception_only(error)[0]
+    too_big = "too big" in said or "Maximum allowed dim" in said
     if isinstance(error, MemoryError) or too_big:
         return "A page may use two gigabytes at most. Try a smaller array."
     if isinstance(error, NameError):
@@ -213,10 +226,11 @@ def explained(error, namespace, name):
     if isinstance(error, SyntaxError) and error.filename == name:
         places.append((error.lineno, error.text or ""))
     line, text = places[-1] if places else (None, "")
-    said = traceback.format_exception_only(error)[-1].strip()
-    where = f"Line {line}: <code>{html.escape(text.strip())}</code>" if line else ""
+    said = traceback.format_exception_only(error)  # and its notes
+    said = said[-1] if isinstance(error, SyntaxError) else "".join(said)
+    where = f"Line {line}: <code>{cut(text.strip())}</code>" if line else ""
     tip = html.escape(advice(error, namespace))
-    shown = f"<p>{where}</p><pre>{html.escape(said)}</pre><p>{tip}</p>"
+    shown = f"<p>{where}</p><pre>{cut(said.strip())}</pre><p>{tip}</p>"
     return {"shown": f'<div class="bn-error">{shown}</div>', "line": line, "ran": False}
 
 
