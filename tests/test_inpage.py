@@ -218,6 +218,11 @@ def test_a_cell_prints_and_shows_its_last_value():
         ("raise SystemExit", 1, "SystemExit"),
         ("while True:\n    print('x' * 100)", 2, "printed more than 10,000 characters"),
         ("def f():\n    f()\nf()", 2, "RecursionError"),
+        ("%timeit 1", 1, "leave it out"),
+        ("e = ValueError('?')\ne.add_note('how')\nraise e", 3, "ValueError: ?\nhow"),
+        ("class E(Exception):\n    __str__ = None\nraise E", 3, "E: <exception str()"),
+        ("raise ValueError('x' * 10**6)", 1, "… (1,000,012 characters)"),
+        ("raise OSError(5, 'I/O error')", 1, "Write the value into the code"),
     ],
 )
 def test_an_error_says_its_line(code, line, words):
@@ -231,6 +236,27 @@ def test_an_error_says_its_line(code, line, words):
 def test_what_the_reader_wrote_is_shown_as_text():
     result = runner.run("raise ValueError('<b>bold</b>')", {})
     assert "&lt;b&gt;" in result["shown"] and "<b>" not in result["shown"]
+
+
+HTML_OF = "class A:\n    def _repr_html_(self): return {}\n{}"
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("list(range(10**6))", "… (7,888,890 characters)</pre>"),
+        (HTML_OF.format("'<b>x</b>'", "A()"), "<b>x</b>"),
+        (HTML_OF.format("None", "A()"), "A object at"),
+        (HTML_OF.format("3", "A()"), "A object at"),
+        (HTML_OF.format("'<b>x</b>'", "A"), "<pre>&lt;class"),
+        ("class A:\n    def __repr__(self): 1 / 0\nA()", "ZeroDivisionError"),
+        ("'\\ud800 \\0'", "<pre>'\\ud800"),
+    ],
+)
+def test_any_last_value_is_shown(code, words):
+    shown = runner.run(code, {"__name__": "__main__"})["shown"]
+    assert words in html.unescape(shown) or words in shown
+    assert json.loads(json.dumps(shown)) == shown and len(shown) < 1.1 * runner.MOST
 
 
 def test_an_answer_has_numpy_and_nothing_of_the_page():
@@ -432,6 +458,11 @@ def press(place, name):
     return place.get_by_role("status").inner_text()
 
 
+def solved(tab):
+    """The marks of progress in the chapter list."""
+    return [flat(mark) for mark in tab.locator(".bn-solved").all_text_contents()]
+
+
 def flat(text):
     return " ".join(text.split())
 
@@ -458,10 +489,13 @@ def test_without_python_a_button_explains(context, site, button):
 
 @pytest.mark.browser
 def test_without_python_try_it_explains(context, site):
+    """And the output that the page came with stays."""
     tab, _ = visit(context, f"{site}bare/{PAGE}")
-    tab.get_by_role("button", name="Try it").first.click()
+    outputs = tab.locator(".bn-try > .cell_output:visible").count()
+    tab.locator(".bn-try:has(> .cell_output) .bn-try-it").first.click()
     place = tab.get_by_role("group", name="A cell of this page")
     assert "built without Python" in place.get_by_role("status").inner_text()
+    assert tab.locator(".bn-try > .cell_output:visible").count() == outputs
 
 
 @pytest.mark.browser
@@ -596,6 +630,142 @@ def test_an_endless_loop_is_stopped(warm, site):
 def press_at_once(place, name):
     place.get_by_role("button", name=name).click()
     return place.get_by_role("status").inner_text()
+
+
+@needs_python
+@pytest.mark.browser
+def test_every_key_writes(warm, site):
+    """The shortcuts of the page, like / for the search, are not those of the editor."""
+    tab, _ = visit(warm, site + PAGE)
+    place = place_of(tab, "moments")
+    write(place, "# ")
+    keys = "".join(map(chr, range(33, 127)))
+    tab.keyboard.type(keys)
+    assert place.get_by_role("textbox").inner_text().startswith("# " + keys)
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_on_a_phone_the_whole_line_is_seen(chromium, site):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+    context = chromium.new_context(is_mobile=True, **phone)
+    tab, _ = visit(context, site + PAGE)
+    place = place_of(tab, "moments")
+    place.locator("pre").first.tap()
+    for line in place.locator(".cm-line").all():
+        box = line.bounding_box()
+        assert box["x"] + box["width"] <= 390
+    context.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_reset_leaves_what_another_cell_runs(warm, site):
+    tab, _ = visit(warm, site + PAGE)
+    place, other = place_of(tab, "moments"), place_of(tab, "batch_norm_forward")
+    place.get_by_role("button", name="Check").click()
+    other.get_by_role("button", name="Reset").click()
+    place.get_by_role("status").get_by_text("Nothing is written yet").wait_for()
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_a_bar_stays_where_it_is_while_python_runs(warm, site):
+    """No button moves under a finger, and the focus is not lost with Stop."""
+    tab, _ = visit(warm, site + PAGE)
+    place = place_of(tab, "moments")
+    write(place, "while True: pass")
+    names = ["Check", "Run", "Reset", "Solution"]
+    places = "all => all.map(b => b.offsetLeft)"
+    bar = place.locator(".bn-bar button:not(.bn-stop)")
+    assert bar.all_text_contents() == ["Edit", *names]
+    before = bar.evaluate_all(places)
+    place.get_by_role("button", name="Run").click()
+    place.get_by_text("Running…").wait_for()
+    assert bar.evaluate_all(places) == before
+    place.get_by_role("button", name="Stop").press("Enter")
+    assert tab.evaluate("document.activeElement.textContent") == "Check"
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "file, status",
+    [("worker.js", 404), ("asm.wasm", 0), ("numpy-", 404), ("runner", 0)],
+)
+def test_a_file_that_does_not_come_is_fetched_at_the_next_press(
+    context, site, file, status
+):
+    pattern = re.compile(file)
+    context.route(pattern, lambda r: r.fulfill(status=status) if status else r.abort())
+    tab, _ = visit(context, site + PAGE)
+    place = place_of(tab, "moments")
+    assert "did not start. Is there a network?" in press(place, "Check")
+    context.unroute(pattern)
+    assert "Nothing is written yet" in press(place, "Check")
+
+
+@needs_python
+@pytest.mark.browser
+def test_an_editor_that_does_not_come_says_so(context, site):
+    context.route("**/editor.js", lambda route: route.abort())
+    tab, _ = visit(context, site + PAGE)
+    place = place_of(tab, "moments")
+    place.get_by_role("button", name="Edit").click()
+    place.get_by_text("The editor did not come").wait_for()
+    context.unroute("**/editor.js")
+    place.get_by_role("button", name="Edit").click()
+    place.get_by_role("textbox").wait_for()
+
+
+@needs_python
+@pytest.mark.browser
+def test_python_starts_without_a_network_once_it_was_here(context, site):
+    tab, _ = visit(context, site + PAGE)
+    place = place_of(tab, "moments")
+    press(place, "Check")
+    context.set_offline(True)
+    place.get_by_role("button", name="Reset").click()  # the next press starts anew
+    assert "Nothing is written yet" in press(place, "Check")
+
+
+@needs_python
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "store",
+    [
+        "localStorage.x = 'y'.repeat(5 * 2**20 - 200)",
+        "localStorage['bnlib-answers'] = '{not JSON'",
+        """localStorage['bnlib-answers'] = '{"moments": null}'""",
+    ],
+    ids=["full", "garbage", "null"],
+)
+def test_a_store_that_fails_takes_no_progress_away(context, site, store):
+    tab, _ = visit(context, site + PAGE)
+    tab.evaluate(store)
+    tab.reload(wait_until="networkidle")
+    place = place_of(tab, "moments")
+    write(place, EXERCISES["moments"].source)
+    assert press(place, "Check") == "✓ moments: right."
+    write(place, "# " + "more " * 200)
+    assert solved(tab) == ["✓ 1/2 exercises solved"]
+
+
+@needs_python
+@pytest.mark.browser
+def test_two_tabs_keep_both_answers(context, site):
+    one, _ = visit(context, site + PAGE)
+    two, _ = visit(context, site + PAGE)
+    write(place_of(one, "moments"), EXERCISES["moments"].source)
+    write(place_of(two, "batch_norm_forward"), "kept = 1")
+    press(place_of(one, "moments"), "Check")
+    two.locator(".bn-solved").first.wait_for(state="attached")
+    two.reload(wait_until="networkidle")
+    assert "kept = 1" in place_of(two, "batch_norm_forward").inner_text()
+    assert "axis=0" in place_of(two, "moments").inner_text()
 
 
 @needs_python

@@ -41,6 +41,9 @@ WORDS = {  # what the buttons say where they cannot do what they offer
     "book at an address where this works.",
     "starting": "<label>Starting Python (16 MB, fetched once) "
     "<progress value='0'></progress></label>",
+    "unstarted": "Python did not start. Is there a network? Press again to try anew.",
+    "uneditable": "The editor did not come. Is there a network? Press Edit again.",
+    "ended": "Python gave up, and starts anew next time.",
     "busy": "Python is busy with another cell. Wait for it, or press its Stop.",
     "late": "Stopped: no end after {} seconds. Is there an endless loop?",
 }

@@ -17,11 +17,12 @@
   /** @typedef {{code?: string, solved?: boolean}} Answer */
   /** @type {Record<string, Answer>} */
   let answers = {};
+  let stored = true; // false without a store or room in it: kept until the page is left
 
   function recall() {
     try {
-      answers = { ...JSON.parse(localStorage.getItem(STORE) ?? "{}") };
-    } catch {} // a browser without a store: kept until the page is left
+      if (stored) answers = { ...JSON.parse(localStorage.getItem(STORE) ?? "{}") };
+    } catch {}
   }
 
   /** @param {string} name @param {Answer} change */
@@ -30,8 +31,10 @@
     answers[name] = { ...answers[name], ...change };
     try {
       localStorage.setItem(STORE, JSON.stringify(answers));
-    } catch {}
-    showProgress();
+    } catch {
+      stored = false;
+    }
+    if ("solved" in change) showProgress();
   }
 
   function showProgress() {
@@ -50,6 +53,7 @@
   // ---- Python -----------------------------------------------------------------------
 
   const LIMIT = 30; // seconds
+  const SILENCE = 120; // seconds without a word from Python while it starts
   /** @type {Worker | null} */
   let worker = null;
   /** @type {((why: string) => void) | null} */
@@ -62,21 +66,24 @@
       if (refusal || stop) return reject(Error(refusal || book.busy));
       worker ??= new Worker(at(`inpage/worker.js?${book.runtime.cache}`));
       result.innerHTML = book.starting;
-      let clock = 0;
+      let [clock, begun] = [0, false];
       const done = () => (clearTimeout(clock), (stop = null));
       stop = (why) => {
         forget();
         reject((done(), Error(why)));
       };
-      worker.onerror = ({ message }) => stop?.(`Python did not start. ${message ?? ""}`);
+      const fail = (why = "") => stop?.(`${begun ? book.ended : book.unstarted} ${why}`);
+      const late = () => stop?.(begun ? book.late.replace("{}", LIMIT) : book.unstarted);
+      clock = setTimeout(late, 1000 * SILENCE);
+      worker.onerror = ({ message }) => fail(message);
       worker.onmessage = ({ data }) => {
+        if (data.failed) return fail(data.failed);
+        if (data.answer) return resolve((done(), data.answer));
         const bar = result.querySelector("progress");
-        if (data.fetched && bar) bar.value = data.fetched;
-        if (data.failed) stop?.(`Python gave up, and starts anew next time. ${data.failed}`);
-        if (data.answer) resolve((done(), data.answer));
-        if (!data.started) return;
-        result.textContent = "Running…";
-        clock = setTimeout(() => stop?.(book.late.replace("{}", LIMIT)), 1000 * LIMIT);
+        if (bar && data.fetched) bar.value = data.fetched;
+        if ((begun = data.started ?? begun)) result.textContent = "Running…";
+        clearTimeout(clock);
+        clock = setTimeout(late, 1000 * (begun ? LIMIT : SILENCE));
       };
       const places = { base: at("inpage/"), pyodide: at("vendor/pyodide/") };
       worker.postMessage({ runtime: { ...book.runtime, ...places }, request });
@@ -88,6 +95,9 @@
     worker?.terminate();
     worker = null;
   }
+
+  /** So that nothing is left of what ran; what another cell runs now goes on. */
+  const renew = () => stop || forget();
 
   // ---- cells ------------------------------------------------------------------------
 
@@ -107,6 +117,12 @@
     // While its cell runs a button rests, and keeps the focus.
     it.addEventListener("click", () => (text === "Stop" || !it.closest(".bn-busy")) && press());
     return it;
+  }
+
+  /** The last button of a bar: when it goes, no other slips under the finger.
+   * @param {Element} bar @param {HTMLElement} next what has the focus then */
+  function addStop(bar, next) {
+    button(bar, "Stop", () => (stop?.("Stopped."), next.focus()));
   }
 
   /** Give a cell an editor, which opens when the code is pressed, a bar and a result.
@@ -140,26 +156,28 @@
         place.say("");
         cell.classList.remove("bn-ran");
       },
-      async open() {
+      async open(focus = true) {
         if (refusal) return (result.textContent = refusal);
-        const { edit } = await import(at("vendor/editor/editor.js"));
-        if (editor) return;
+        const { edit } = await import(at("vendor/editor/editor.js")).catch(() => ({}));
+        if (!edit) result.textContent = book.uneditable;
+        if (!edit || editor) return;
         const write = (/** @type {string} */ text) => changed((code = text));
         cell.classList.add("bn-open");
         editor = edit(input, code, label, write, () => place.enter());
         /** @type {HTMLElement} */ (input.firstElementChild).hidden = true;
-        editor.focus();
+        if (focus) editor.focus();
       },
       /** Show what Python makes of a request. @param {object} request */
       async send(request) {
-        cell.classList.add("bn-busy", "bn-ran");
+        cell.classList.add("bn-busy");
+        cell.classList.toggle("bn-ran", !refusal);
         place.say("");
         const answer = await ask(request, result).catch((error) => ({ failed: error.message }));
         cell.classList.remove("bn-busy");
         place.say(answer.shown ?? "");
         if (answer.printed) result.prepend(add(result, "pre", "bn-printed", answer.printed));
         if (answer.failed) add(result, "p", "bn-failed", answer.failed);
-        if (!result.textContent) place.say("It ran, and printed nothing.");
+        if (!result.firstChild) place.say("It ran, and printed nothing.");
         editor?.mark(answer.line ?? null);
         return answer;
       },
@@ -180,12 +198,11 @@
       if (answer.passed) keep(name, { solved: true });
     };
     place.enter = check;
-    button(place.bar, "Edit", place.open);
-    button(place.bar, "Check", check);
+    button(place.bar, "Edit", () => place.open());
+    const first = button(place.bar, "Check", check);
     button(place.bar, "Run", () => place.send({ do: "run_answer", code: place.code() }));
-    button(place.bar, "Stop", () => stop?.("Stopped."));
     button(place.bar, "Reset", () => {
-      forget();
+      renew();
       place.write(stub);
       keep(name, { code: undefined, solved: false });
     });
@@ -197,6 +214,7 @@
       mine?.scrollIntoView({ block: "nearest" });
       fold?.focus();
     });
+    addStop(place.bar, first);
   }
 
   /** @param {Element} cell @param {number} number */
@@ -206,10 +224,11 @@
       const place = workplace(cell, "A cell of this page", sources[number], () => {});
       const run = () => place.send({ do: "try_cell", sources, number, code: place.code() });
       place.enter = run;
-      button(place.bar, "Run", run);
-      button(place.bar, "Stop", () => stop?.("Stopped."));
-      button(place.bar, "Reset", () => (forget(), place.write(sources[number])));
-      place.open();
+      const first = button(place.bar, "Run", run);
+      button(place.bar, "Reset", () => (renew(), place.write(sources[number])));
+      addStop(place.bar, first);
+      place.open(false); // on a phone a keyboard would cover the result
+      first.focus();
       run();
     });
   }
@@ -223,4 +242,6 @@
     else if (cell?.matches(".bn-try")) tryCell(cell, number);
   });
   showProgress();
+  for (const event of ["storage", "pageshow"]) // another tab or page has solved one
+    window.addEventListener(event, () => (recall(), showProgress()));
 })();

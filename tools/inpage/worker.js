@@ -6,6 +6,11 @@
 const scope = self;
 const plainFetch = scope.fetch.bind(scope);
 
+/** @param {unknown} error */
+function tell(error) {
+  scope.postMessage({ failed: String(error).trim().split("\n").pop() });
+}
+
 /** Fetch from this browser's own store where it has the file, and count what arrives.
  * @param {{cache: string, total: number}} runtime */
 function countedFetch({ cache, total }) {
@@ -15,7 +20,8 @@ function countedFetch({ cache, total }) {
     const shelf = await store;
     let answer = await shelf?.match(file);
     if (!answer) {
-      answer = await plainFetch(file);
+      // Asked anew: what an older edition of the book left behind would stay for good.
+      answer = await plainFetch(file, { cache: "no-cache" });
       if (!answer.ok) throw Error(`${String(file).split("/").pop()}: ${answer.statusText}`);
       shelf?.put(file, answer.clone()).catch(() => {}); // a full disk: fetched again next time
     }
@@ -26,7 +32,8 @@ function countedFetch({ cache, total }) {
         next.enqueue(chunk);
       },
     });
-    return new Response(answer.body.pipeThrough(count), { headers: answer.headers });
+    const whole = await new Response(answer.body.pipeThrough(count)).blob();
+    return new Response(whole, { headers: answer.headers });
   };
 }
 
@@ -34,7 +41,15 @@ function countedFetch({ cache, total }) {
 async function start(runtime) {
   for (const name of (await scope.caches?.keys().catch(() => [])) ?? [])
     if (name.startsWith("bnlib-") && name !== runtime.cache) scope.caches.delete(name);
-  scope.fetch = countedFetch(runtime);
+  const fetch = countedFetch(runtime);
+  scope.fetch = async (/** @type {string | URL} */ file) => {
+    try {
+      return await fetch(file);
+    } catch (error) {
+      tell(error); // Pyodide would wait for ever
+      throw error;
+    }
+  };
   scope.importScripts(`${runtime.pyodide}pyodide.js`);
   const python = await scope.loadPyodide({ indexURL: runtime.pyodide });
   for (const wheel of runtime.wheels) {
@@ -43,6 +58,7 @@ async function start(runtime) {
   }
   const source = await (await scope.fetch(`${runtime.base}runner.py`)).text();
   python.FS.writeFile("runner.py", source);
+  scope.fetch = plainFetch;
   return python.pyimport("runner");
 }
 
@@ -55,6 +71,6 @@ scope.onmessage = async (/** @type {MessageEvent} */ { data }) => {
     scope.postMessage({ started: true });
     scope.postMessage({ answer: JSON.parse(python.answer(JSON.stringify(data.request))) });
   } catch (error) {
-    scope.postMessage({ failed: String(error).trim().split("\n").pop() });
+    tell(error);
   }
 };
