@@ -422,8 +422,9 @@ def context(chromium):
 
 @pytest.fixture(scope="module")
 def warm(chromium):
-    """A browser that has Python in its store already."""
+    """A browser that has Python in its store already, and no answers."""
     context = chromium.new_context(reduced_motion="reduce")
+    context.add_init_script("localStorage.clear()")
     context.set_default_timeout(60_000)
     yield context
     context.close()
