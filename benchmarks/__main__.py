@@ -123,36 +123,65 @@ def numpy_step(library, name, x, dy, *parameters, **options):
     return step
 
 
-def steps(shape):
-    """Every implementation's training step on this shape."""
+def layers(shape, layout=torch.contiguous_format):
+    """Training steps of the layers, PyTorch's first."""
+    x, dy = (t.to(memory_format=layout) for t in data(shape))
+    found, end = {}, "" if layout is torch.contiguous_format else ", channels last"
+    for name, library in LIBRARIES.items():
+        norm = layer(library, shape)
+        found[name + end] = torch_step(norm, x, dy, norm.parameters())
+    norm = layer(ours, shape)
+    step = torch_step(norm, x, dy, norm.parameters())
+    return found | {f"bnlib.nn, no numba{end}": without_numba(step)}
+
+
+def functions(shape):
+    """Training steps of the functions of numpy arrays, and PyTorch's layer."""
+    x, dy = (t.numpy() for t in data(shape))
+    affine = np.ones(shape[1], x.dtype), np.zeros(shape[1], x.dtype)
+    found = {n: numpy_step(m, "batch_norm", x, dy, *affine) for n, m in ARRAYS.items()}
+    found["bnlib.fast, no numba"] = without_numba(found["bnlib.fast"])
+    for name in ("staged", "simplified"):
+        rule = getattr(rivals, name)
+        step = lambda rule=rule: rule(x, *affine, dy)  # noqa: E731
+        found[f"CS231n-style, {name}"] = step
+    return native(shape) | found
+
+
+def native(shape):
+    return {"torch.nn": layers(shape)["torch.nn"]}
+
+
+def formulas(shape):
+    """Training steps of formulas that autograd follows, and PyTorch's layer."""
     x, dy = data(shape)
     gamma, beta = (torch.full(shape[1:2], v, requires_grad=True) for v in (1.0, 0.0))
-    found = {}
-    layouts = {"": (x, dy)}
-    if len(shape) == 4:
-        last = [t.to(memory_format=torch.channels_last) for t in (x, dy)]
-        layouts[", channels last"] = last
-    for layout, tensors in layouts.items():
-        for name, library in LIBRARIES.items():
-            norm = layer(library, shape)
-            found[name + layout] = torch_step(norm, *tensors, norm.parameters())
-        norm = layer(ours, shape)
-        step = torch_step(norm, *tensors, norm.parameters())
-        found[f"bnlib.nn, no numba{layout}"] = without_numba(step)
     norm = layer(torch.nn, shape)
-    found["torch.compile"] = torch_step(torch.compile(norm), x, dy, norm.parameters())
+    compiled = torch_step(torch.compile(norm), x, dy, norm.parameters())
+    found = native(shape) | {"torch.compile": compiled}
     for name in ("d2l", "labml"):
         rule = getattr(rivals, f"as_in_{name}")
         run = lambda x, rule=rule: rule(x, gamma, beta)  # noqa: E731
         found[f"{name}-style"] = torch_step(run, x, dy, (gamma, beta))
-    arrays = x.numpy(), gamma.detach().numpy(), beta.detach().numpy(), dy.numpy()
-    for name in ("staged", "simplified"):
-        rule = getattr(rivals, name)
-        found[f"CS231n-style, {name}"] = lambda rule=rule: rule(*arrays)
-    x, *affine, dy = arrays
-    for name, library in ARRAYS.items():
-        found[name] = numpy_step(library, "batch_norm", x, dy, *affine)
-    found["bnlib.fast, no numba"] = without_numba(found["bnlib.fast"])
+    return found
+
+
+def training(shape, seconds):
+    """Every implementation's training step: ratio to torch.nn, share of the floor.
+
+    Few at a time take turns, always with torch.nn: whoever fills the memory with
+    temporaries does not disturb the others.
+    """
+    groups = [layers(shape), functions(shape), formulas(shape)]
+    least, found = floor(shape, bandwidth()), {}
+    if len(shape) == 4:
+        last = layers(shape, torch.channels_last)
+        groups.insert(1, native(shape) | last)
+    for group in groups:
+        times = in_turns(group, seconds)
+        for name, ratio in relative(times).items():
+            cell = {"ratio": ratio, "floor": least / times[name]}
+            found.setdefault(name, cell)
     return found
 
 
@@ -357,12 +386,7 @@ def measure(seconds):
     table, evaluated = {}, {}
     for shape in SHAPES:
         key = "x".join(map(str, shape))
-        times = in_turns(steps(shape), seconds)
-        least = floor(shape, bandwidth())
-        table[key] = {
-            name: {"ratio": ratio, "floor": least / times[name]}
-            for name, ratio in relative(times).items()
-        }
+        table[key] = training(shape, seconds)
         evaluated[key] = relative(evaluation(shape))["bnlib.nn"]
         show(key, table[key], evaluated[key])
     return {
@@ -372,7 +396,7 @@ def measure(seconds):
         "error": {f"{mean:g}": errors(mean) for mean in (0, 1e4, 1e6)},
         "memory": memory(SHAPES[0], seconds),
         "parts": parts(SHAPES[0], seconds / 2),
-        "growth": growth(seconds / 6),
+        "growth": growth(seconds / 3),
         "threads": scaling(SHAPES[0], seconds / 2),
         "compiling": compiling(),
     }
@@ -401,7 +425,7 @@ def show_rest(result):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=12.0, help="per comparison")
+    parser.add_argument("--seconds", type=float, default=6.0, help="per comparison")
     parser.add_argument("--write", action="store_true", help="replace the results file")
     options = parser.parse_args()
     torch.set_num_threads(1)

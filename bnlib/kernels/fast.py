@@ -165,7 +165,7 @@ def write_map_gradients(dy, x, gamma, stats, dx, dgamma, dbeta, start, stop):
         p, mean, inverse = stats[0, s], stats[1, s], stats[3, s]
         by_mean, by_var = part_sums(dy, x, gamma, s, stats, dgamma, dbeta)
         by_x, shift = -inverse * inverse * by_var / count, -inverse * by_mean / count
-        for a in range(len(dx)):
+        for a in range(len(dx) - 1, -1, -1):  # what was read last is still in the cache
             for b in range(x.shape[2]):
                 up, run, out = dy[a, s, b], x[a, s, b], dx[a, s, b]
                 scale = inverse * gamma[s % len(gamma), b]
