@@ -102,6 +102,9 @@ class TestFirstCell:
         assert commands[2] == [*self.pip, f"{clone}{self.extra[folder]}"]
 
 
+NAMES = {"sklearn": "scikit-learn", "torch": "bnlib[torch]", "numba": "bnlib[fast]"}
+
+
 def test_what_the_first_cell_installs_is_what_the_chapters_import():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     known = "\n".join(extras["optional-dependencies"]["chapters"])
@@ -110,7 +113,7 @@ def test_what_the_first_cell_installs_is_what_the_chapters_import():
     imported = set(re.findall(imports, code)) - set(sys.stdlib_module_names)
     # numpy comes with bnlib, cycler with matplotlib, IPython with any notebook.
     for name in imported - {"bnlib", "experiments", "numpy", "cycler", "IPython"}:
-        source = {"sklearn": "scikit-learn", "torch": "bnlib[torch]"}.get(name, name)
+        source = NAMES.get(name, name)
         assert source in known, name
 
 
