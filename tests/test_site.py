@@ -206,7 +206,14 @@ SETTLE = """async () => {
   await window.MathJax?.startup?.promise;
   await document.fonts.ready;
 }"""
-FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+FIRST_PAINT = """() => new Promise(done => {
+  // The browser reports it when it has time to; after three seconds nobody waits.
+  new PerformanceObserver(list => {
+    const [entry] = list.getEntriesByName('first-contentful-paint');
+    if (entry) done(entry.startTime);
+  }).observe({ type: 'paint', buffered: true });
+  setTimeout(done, 3000, Infinity);
+})"""
 FORMULAS = """() => ({
   source: document.querySelectorAll('.math.notranslate').length,
   raw: [...document.querySelectorAll('.math.notranslate')]
