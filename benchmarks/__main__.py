@@ -322,7 +322,25 @@ def parts(shape, seconds):
         ),
         "copy": lambda: x.clone(),
     }
+    run |= kernel_parts(x.numpy().reshape(n, c, 1, m))
     return relative(in_turns(run, seconds), "torch.nn forward")
+
+
+def kernel_parts(x):
+    """Our forward pass, with stores past the caches and without, and its first half."""
+    kernels, parts = fast.kernels(), x.shape[1]
+    one, zero = np.ones((parts, 1), x.dtype), np.zeros((parts, 1), x.dtype)
+    y, stats = fast.room_for(x), np.empty((4, parts))
+    beside = fast.room_for(np.empty((x.size + 16,), x.dtype))[1 : 1 + x.size]
+
+    def forward(y):
+        kernels.write_maps(x, one, zero, 1e-5, y, stats, 0, parts)
+
+    return {
+        "our moments": lambda: [kernels.moments(x, s) for s in range(parts)],
+        "our forward": lambda: forward(y),
+        "with ordinary stores": lambda: forward(beside.reshape(x.shape)),
+    }
 
 
 def both(shape, seconds, clock=time.process_time_ns):

@@ -28,12 +28,14 @@ __all__ = [
     "channel_sums",
     "centred",
     "first_of",
+    "spread",
     "tiles",
     "scale_shift",
     "fits",
     "root",
     "usable",
     "coefficients",
+    "room_for",
     "BY_MAPS",
     "BY_COLUMNS",
     "BY_GROUPS",
@@ -45,6 +47,7 @@ __all__ = [
     "made_by",
     "numbers",
     "compiled_batch_norm",
+    "near_zero",
     "BatchCache",
     "batch_norm",
     "channel_squares",
@@ -126,12 +129,12 @@ def channel_sums(x, y):
         return (s.sum(axis=0) for s in map_sums(x, y))
     x, y = x.reshape(n, -1), y.reshape(n, -1)
     total, product = np.zeros((2, channels * positions))
-    scratch = np.empty((min(n, max(1, BLOCK // x.shape[1])), x.shape[1]), x.dtype)
     for k in blocks(n, x.shape[1]):
-        xy = np.multiply(x[k], y[k], out=scratch[: k.stop - k.start])
-        ones = np.ones(len(xy), x.dtype)
+        ones = np.ones(len(x[k]), x.dtype)
         total += ones @ x[k]
-        product += ones @ xy
+        product += ones @ (x[k] * y[k])
+    if positions == 1:
+        return total, product
     return (s.reshape(channels, positions).sum(axis=1) for s in (total, product))
 
 
@@ -161,6 +164,22 @@ def first_of(x, shape):
     return x[tuple(slice(0, 1) if s == 1 else slice(None) for s in shape)]
 
 
+def spread(numbers, x):
+    """Return x (N, C, L) as rows of many values, and numbers (C,) spread along a row.
+
+    An example, or several of few values, is a row: numpy multiplies arrays of one shape
+    at twice the speed of an array and a broadcast column.
+    """
+    n, _, positions = x.shape
+    few = math.gcd(n, max(1, BLOCK // 4 // x[0].size)) if x.size > BLOCK else 1
+    rows = [s.astype(x.dtype) for s in numbers]
+    if positions > 1:
+        rows = [np.repeat(s, positions) for s in rows]
+    if few > 1:
+        rows = [np.concatenate([s] * few) for s in rows]
+    return x.reshape(n // few, -1), *rows
+
+
 def tiles(n, size):
     """Yield (rows, columns) slices of an (n, size) matrix, about BLOCK values each."""
     for j in blocks(size, 1):
@@ -169,13 +188,9 @@ def tiles(n, size):
 
 
 def scale_shift(x, scale, shift):
-    """Return scale x + shift for x (N, C, L), scale and shift (C,), in blocks.
-
-    The two are spread over a whole example first: numpy multiplies arrays of one shape
-    at twice the speed of an array and a broadcast column.
-    """
-    positions, shape, x = x.shape[2], x.shape, x.reshape(len(x), -1)
-    scale, shift = (np.repeat(s.astype(x.dtype), positions) for s in (scale, shift))
+    """Return scale x + shift for x (N, C, L), scale and shift (C,), in blocks."""
+    shape = x.shape
+    x, scale, shift = spread((scale, shift), x)
     y = np.empty_like(x)
     for i, j in tiles(*x.shape):
         np.multiply(x[i, j], scale[j], out=y[i, j])
@@ -197,7 +212,7 @@ def root(var, eps):
 
 def usable(std, scale, shift):
     """Return whether nothing is 0/0, NaN or infinite; the reference says what is."""
-    return std.all() and math.isfinite(std.sum() + scale.sum() + shift.sum())
+    return math.isfinite(np.vdot(std, scale) + np.vdot(shift, shift))
 
 
 def coefficients(mean, std, gamma, beta):
@@ -205,6 +220,16 @@ def coefficients(mean, std, gamma, beta):
     with np.errstate(all="ignore"):  # `usable` looks
         scale = 1 / std if gamma is None else gamma / std
         return scale, -mean * scale if beta is None else beta - mean * scale
+
+
+def room_for(x):
+    """Return an array like x, not filled; a large one begins with a line of memory."""
+    if x.nbytes < kernels().LARGE:
+        return np.empty_like(x)
+    line = kernels().LINE
+    memory = np.empty(x.nbytes + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
 
 
 BY_MAPS = "all_maps", "all_map_gradients"
@@ -216,14 +241,14 @@ KernelCache = namedtuple("KernelCache", "x stats gamma shape affine by")
 
 
 def compiled(x, gamma, beta, eps, shape, affine, by):
-    """Return y and a cache, by a kernel; or None, without one or if not all is finite.
+    """Return y and a cache, by a kernel; or None, if not all is finite.
 
     x : in the kernel's shape, moments for each of its second axis. shape : that of y.
     affine : that of dgamma. by : the names of two kernels, forward and backward.
     """
-    if kernels() is None or not (isinstance(eps, int | float) and eps >= 0):
+    if not (isinstance(eps, int | float) and eps >= 0):
         return None
-    y, stats = np.empty_like(x), np.empty((4, x.shape[1]))
+    y, stats = room_for(x), np.empty((4, x.shape[1]))
     write = getattr(kernels(), by[0])
     write(x, gamma, beta, float(eps), y, stats)
     held = stats[2:].max() <= np.finfo(x.dtype).max  # var and 1 / std
@@ -237,7 +262,7 @@ def compiled_backward(dy, cache):
     x, shape = cache.x, cache.shape
     if not (takes(dy, 1) and dy.shape == shape and dy.dtype == x.dtype):
         check_upstream(dy, x, shape)
-    dx, (dgamma, dbeta) = np.empty_like(x), np.zeros((2, *cache.gamma.shape))
+    dx, (dgamma, dbeta) = room_for(x), np.zeros((2, *cache.gamma.shape))
     maps = np.ascontiguousarray(dy).reshape(x.shape)
     write = getattr(kernels(), cache.by[1])
     write(maps, x, cache.gamma, cache.stats, dx, dgamma, dbeta)
@@ -261,6 +286,8 @@ def numbers(p, shape, dtype, otherwise):
 
 def compiled_batch_norm(x, gamma, beta, eps):
     """Return y and a cache by the kernel that fits x (N, C, ...), or None."""
+    if kernels() is None:
+        return None
     n, channels = x.shape[:2]
     maps = x.size > n * channels
     inside = (n, channels, 1, x.size // (n * channels)) if maps else (n, channels)
@@ -269,6 +296,22 @@ def compiled_batch_norm(x, gamma, beta, eps):
     by = BY_MAPS if maps else BY_COLUMNS
     x, shape = np.ascontiguousarray(x).reshape(inside), x.shape
     return compiled(x, *given, eps, shape, (channels,), by)
+
+
+def near_zero(x, axes, shape=None):
+    """Return x, less one value of each part that shares moments if their mean is far.
+
+    y and all derivatives stay the same. axes : those of the moments in x, or in x in
+    another shape.
+    """
+    wide = batch_normalization.widen(x if shape is None else x.reshape(shape))
+    mean, var = batch_normalization.moments(wide, axes)
+    if not (mean * mean > 4 * var).any():
+        return x
+    first = first_of(wide, mean.shape)
+    near = abs(first - mean) <= 2 * var**0.5 + 1e-5 * abs(mean)
+    wide = wide - (mean + near * (first - mean))
+    return batch_normalization.narrow(wide.reshape(x.shape), x)
 
 
 BatchCache = namedtuple("BatchCache", "x mean std gamma shape")
@@ -280,7 +323,8 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     y = gamma * (x - mean) / sqrt(var + eps) + beta
 
     Arguments, y and errors are the same; the cache is for this module's
-    `batch_norm_backward`. All that is unusual goes to chapter 3. Source: chapter 17.
+    `batch_norm_backward`. What is unusual, tensors say, goes to chapter 3, its mean
+    near 0. Source: chapter 17.
     """
     if takes(x) and fits(gamma, x) and fits(beta, x):
         found = compiled_batch_norm(x, gamma, beta, eps)
@@ -294,7 +338,10 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
         if usable(std, scale, shift):
             y = scale_shift(near, scale, shift).reshape(x.shape)
             return y, BatchCache(near, mean, std, gamma, x.shape)
-    return batch_normalization.batch_norm(x, gamma, beta, eps=eps)
+    norm = batch_normalization.batch_norm
+    found = norm(x, gamma, beta, eps=eps)
+    near = near_zero(x, batch_normalization.batch_axes(x))
+    return found if near is x else norm(near, gamma, beta, eps=eps)
 
 
 def channel_squares(x):
@@ -341,11 +388,9 @@ def check_upstream(dy, x, shape):
 
 def combine(dy, x, scale, by_x, shift):
     """Return scale dy + by_x x + shift, per channel of (N, C, L), in blocks."""
-    positions, shape = x.shape[2], x.shape
-    dy, x = dy.reshape(len(x), -1), x.reshape(len(x), -1)
-    numbers = (scale, by_x, shift)
-    scale, by_x, shift = (np.repeat(s.astype(x.dtype), positions) for s in numbers)
-    dx = np.empty_like(x)
+    shape = x.shape
+    x, scale, by_x, shift = spread((scale, by_x, shift), x)
+    dy, dx = dy.reshape(x.shape), np.empty_like(x)
     scratch = np.empty(min(x.size, 2 * BLOCK), x.dtype)
     for i, j in tiles(*x.shape):
         here = dx[i, j]
@@ -359,6 +404,8 @@ def combine(dy, x, scale, by_x, shift):
 
 def compiled_rows(x, axes, gamma, beta, eps, by):
     """Return y and a cache of a layer or RMS norm over the last axes, or None."""
+    if kernels() is None:
+        return None
     affine = x.shape[x.ndim - len(axes) :]
     size = math.prod(affine)
     given = (numbers(p, size, x.dtype, v) for p, v in ((gamma, 1), (beta, 0)))
@@ -368,6 +415,8 @@ def compiled_rows(x, axes, gamma, beta, eps, by):
 
 def compiled_groups(x, gamma, beta, num_groups, eps):
     """Return y and a cache of a group norm, or None."""
+    if kernels() is None:
+        return None
     channels, affine = x.shape[1], (num_groups, x.shape[1] // num_groups)
     given = (numbers(p, affine, x.dtype, v) for p, v in ((gamma, 1), (beta, 0)))
     inside = np.ascontiguousarray(x)
@@ -420,7 +469,11 @@ def layer_norm(x, gamma=None, beta=None, *, axes=(-1,), eps=1e-5):
             y = rows_affine(near[0], inverse[0], shift[0], gamma, beta)
             cache = RowCache(near[0], mean[0], std[0], gamma, x.shape, axes)
             return y.reshape(x.shape), cache
-    return other_axes.layer_norm(x, gamma, beta, axes=axes, eps=eps)
+    found = other_axes.layer_norm(x, gamma, beta, axes=axes, eps=eps)
+    near = near_zero(x, other_axes.check_axes(x, axes))
+    if near is x:
+        return found
+    return other_axes.layer_norm(near, gamma, beta, axes=axes, eps=eps)
 
 
 def rows_affine(x, scale, shift, gamma, beta):
@@ -471,24 +524,23 @@ def rows_backward(dy, cache):
     dy x times the vector gamma; those along columns, dy and dy x times 1 / std.
     """
     x, mean, std, gamma = cache[:4]
-    size, inverse = x.shape[1], (1 / std).astype(x.dtype)
-    g = np.ones(size, x.dtype) if gamma is None else gamma.ravel()
-    centre = None if mean is None else (mean / std).astype(x.dtype)
+    kind, size, inverse = x.dtype, x.shape[1], 1 / std
+    g = np.ones(size, kind) if gamma is None else gamma.ravel()
     dy, dx = dy.reshape(x.shape), np.empty_like(x)
     dgamma, dbeta = np.zeros((2, size))
     for i in blocks(*x.shape):
         product, r = dy[i] * x[i], inverse[i]
         by_x, shift = product @ g, None
-        dgamma += r @ product
+        dgamma += r.astype(kind) @ product
         if mean is not None:
             sums = dy[i] @ g
-            dgamma -= centre[i] @ dy[i]
-            dbeta += np.ones(len(r), x.dtype) @ dy[i]
-            by_x = by_x - mean[i].astype(x.dtype) * sums
-        by_x = by_x * r**3 / -size
+            dgamma -= (mean[i] * r).astype(kind) @ dy[i]
+            dbeta += np.ones(len(r), kind) @ dy[i]
+            by_x = by_x - mean[i] * sums
+        by_x = by_x * r**3 / -size  # float64: a cube leaves float32 soon
         if mean is not None:
-            shift = -sums * r / size - mean[i].astype(x.dtype) * by_x
-        into(dx[i], dy[i], x[i], product, g, r, by_x, shift)
+            shift = (-sums * r / size - mean[i] * by_x).astype(kind)
+        into(dx[i], dy[i], x[i], product, g, r.astype(kind), by_x.astype(kind), shift)
     return dx, dgamma, dbeta
 
 
@@ -518,8 +570,10 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
         for i in blocks(*rows.shape):
             square[i] = row_dots(rows[i], rows[i])
         rms = root(square / size, eps)
-        if usable(rms, rms, rms):
-            y = rows_affine(rows, 1 / rms, None, gamma, None).reshape(x.shape)
+        with np.errstate(divide="ignore"):
+            inverse = 1 / rms
+        if usable(rms, inverse, rms):
+            y = rows_affine(rows, inverse, None, gamma, None).reshape(x.shape)
             return y, RowCache(rows, None, rms, gamma, x.shape, axes)
     return other_axes.rms_norm(x, gamma, axes=axes, eps=eps)
 
@@ -556,14 +610,17 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
         )
         std = root(var, eps)
         per = channels // num_groups
-        spread = (np.repeat(s, per, axis=1) for s in (mean, std))
-        scale, shift = coefficients(*spread, gamma, beta)
-        if usable(std, scale, shift):
+        each = [np.repeat(s, per, axis=1) for s in (mean, std)]
+        scale, shift = coefficients(*each, gamma, beta)
+        if usable(each[1], scale, shift):
             rows = near.reshape(n * channels, -1)
             y = rows_affine(rows, scale.ravel(), shift.ravel(), None, None)
             cache = GroupCache(near, mean, std, gamma, x.shape, num_groups)
             return y.reshape(x.shape), cache
-    return other_axes.group_norm(x, gamma, beta, num_groups=num_groups, eps=eps)
+    norm = functools.partial(other_axes.group_norm, num_groups=num_groups, eps=eps)
+    found = norm(x, gamma, beta)
+    near = near_zero(x, (2,), (len(x), num_groups, -1))
+    return found if near is x else norm(near, gamma, beta)
 
 
 def group_norm_backward(dy, cache):
@@ -616,7 +673,9 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
         y, cache = group_norm(x, gamma, beta, num_groups=x.shape[1], eps=eps)
         if isinstance(cache, GroupCache | KernelCache):
             return y, cache
-    return other_axes.instance_norm(x, gamma, beta, eps=eps)
+    norm = functools.partial(other_axes.instance_norm, eps=eps)
+    found, near = norm(x, gamma, beta), near_zero(x, tuple(range(2, x.ndim)))
+    return found if near is x else norm(near, gamma, beta)
 
 
 def instance_norm_backward(dy, cache):

@@ -205,8 +205,64 @@ def test_which_way_is_taken(compiled):
     assert "Native" in name(ours.BatchNorm2d(16), big[:8])
     assert own in name(ours.BatchNorm2d(16), big[:8] + 1000)
     last = big.to(memory_format=torch.channels_last)
-    assert "FastFunction" in name(ours.BatchNorm2d(16), last)
+    assert own in name(ours.BatchNorm2d(16), last)
+    assert "FastFunction" in name(ours.BatchNorm2d(16), last + 1000)
     assert "BatchNormFunction" in name(ours.BatchNorm2d(16), big.half())
+
+
+# More than 16 MB, written past the caches; of the last, rows are not whole lines.
+EDGES = [(4, 20, 240, 240), (5, 8, 8, 13_120), (41, 103_040), (4, 20, 230, 230)]
+
+
+@pytest.mark.parametrize("shape", EDGES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm", "rms_norm", "group_norm"])
+def test_large_results_equal_the_reference(name, shape, dtype, compiled):
+    """Rows of whole lines of memory, and others; and no value is written twice."""
+    if not compiled:
+        pytest.skip("only kernels write past the caches")
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, *shape)).astype(dtype)
+    size = shape[-1] if name in ("layer_norm", "rms_norm") else shape[1]
+    affine = rng.normal(size=(1 if name == "rms_norm" else 2, size)).astype(dtype)
+    options = {"num_groups": size // 4} if name == "group_norm" else {}
+    if size % 4 and options:
+        pytest.skip("no groups of four")
+    a = run(fast, name, x, dy, affine, options)
+    b = run(
+        bnlib, name, x.astype(float), dy.astype(float), affine.astype(float), options
+    )
+    for mine, wanted in zip(a, b, strict=True):
+        off = abs(mine - wanted).max() / abs(wanted).max()
+        assert off < (5e-6 if dtype == "float32" else 1e-13) and mine.dtype == dtype
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "last"])
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+def test_large_batches_in_the_layer(layout, mean):
+    x = laid_out(torch.randn(8, 24, 160, 160) + mean, layout)
+    mine = step(ours.BatchNorm2d(24), x)
+    wanted = step(nn.BatchNorm2d(24).double(), x.double())
+    assert (mine["y"] - wanted["y"]).abs().max() < 5e-6
+    assert (mine["dx"] - wanted["dx"]).abs().max() < 5e-6
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-17, 1e-12, 1e12, 1e17])
+@pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
+def test_deviations_of_any_size(name, scale, compiled):
+    """Where float32 coefficients would leave their range, float64 takes over."""
+    if scale == 1e-25 and not compiled:
+        pytest.skip("squares underflow, and chapter 3 says so")
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, 16, 4, 9, 9)).astype("float32")
+    x = (x * np.float32(scale)).astype("float32")
+    wide = x.astype(float), dy.astype(float)
+    a = run(fast, name, x, dy, [], {"eps": 0.0})
+    b = run(bnlib, name, *wide, [], {"eps": 0.0})
+    for mine, wanted in zip(a, b, strict=True):
+        np.testing.assert_allclose(
+            mine, wanted, rtol=1e-4, atol=2e-5 * abs(wanted).max()
+        )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -533,6 +589,34 @@ def test_arrays_are_exact_at_any_mean(name, mean, shape):
     y, _ = getattr(fast, name)(x, **options)
     wanted, _ = getattr(bnlib, name)(x.astype(float), **options)
     assert abs(y - wanted).max() < 5e-6 and y.dtype == np.float32
+
+
+class Sub(np.ndarray):
+    """An array that the kernels do not take."""
+
+
+ODD = {
+    "tensor": torch.from_numpy,
+    "subclass": lambda a: a.view(Sub),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "rms_norm"])
+@pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
+@pytest.mark.parametrize("odd", ODD)
+def test_what_the_kernels_refuse_keeps_its_digits(name, mean, odd):
+    x, dy, affine, options = arrays(name, (16, 4, 30, 30), "float32", mean)
+    x[0, :, 0, 0] += 3  # a first value that is not the nearest to the mean
+    given = ODD[odd](x), ODD[odd](dy), [ODD[odd](p) for p in affine]
+    mine = run(fast, name, *given, options)
+    wide = x.astype(float), dy.astype(float), [p.astype(float) for p in affine]
+    wanted = run(bnlib, name, *wide, options)
+    for a, b in zip(mine, wanted, strict=True):
+        assert abs(np.asarray(a) - b).max() < 5e-6 * max(1, abs(b).max())
+    constant, beta = ODD[odd](np.full_like(x, mean + 0.1)), ODD[odd](affine[1])
+    y, _ = getattr(fast, name)(constant, None, beta, **options)
+    shape = (-1,) if name == "layer_norm" else (1, -1, 1, 1)
+    assert (np.asarray(y) == np.asarray(beta).reshape(shape)).all()
 
 
 @every_function

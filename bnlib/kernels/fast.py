@@ -6,6 +6,9 @@ The derivation is the page chapters/17_fast.html of the book.
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 __all__ = [
     "OPTIONS",
@@ -16,15 +19,25 @@ __all__ = [
     "run_sums",
     "shifted_sums",
     "moments",
+    "LINE",
+    "LARGE",
+    "write_lines",
+    "goes_past",
+    "moderate",
+    "normal",
+    "write_part",
     "write_maps",
     "run_products",
     "upstream_sums",
     "part_sums",
+    "gradient",
+    "write_part_gradient",
     "write_map_gradients",
     "ROWS",
     "add_rows",
     "column_sums",
     "column_moments",
+    "wide_moments",
     "column_shift",
     "write_columns",
     "add_products",
@@ -32,8 +45,10 @@ __all__ = [
     "write_column_gradients",
     "remember",
     "row_moments",
+    "write_row",
     "write_rows",
     "row_sums",
+    "write_row_gradient",
     "write_row_gradients",
     "all_maps",
     "all_map_gradients",
@@ -97,23 +112,93 @@ def moments(x, s):
     return np.float64(p), mean, var
 
 
+LINE = 64  # bytes that travel together between cache and memory
+LARGE = 1 << 24  # bytes of a result that does not stay in a cache
+
+
+@intrinsic
+def write_lines(typing, out, start, part, count):
+    """Write `count` values of part into out from value `start` on, past the caches.
+
+    Both contiguous, of one dtype; in out, whole lines.
+    """
+
+    def build(context, builder, signature, given):
+        pairs = ((signature.args[k], given[k]) for k in (0, 2))
+        view = cgutils.create_struct_proxy
+        out, part = (view(kind)(context, builder, array) for kind, array in pairs)
+        number = context.get_value_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(number)
+        line = ir.VectorType(number, LINE // size).as_pointer()
+        step = given[3].type(LINE // size)
+        mark = builder.module.add_metadata([ir.IntType(32)(1)])
+        with cgutils.for_range(builder, builder.sdiv(given[3], step)) as loop:
+            of = builder.mul(loop.index, step)
+            to = builder.gep(out.data, [builder.add(given[1], of)])
+            of = builder.gep(part.data, [of])
+            value = builder.load(builder.bitcast(of, line), align=size)
+            store = builder.store(value, builder.bitcast(to, line), align=LINE)
+            store.set_metadata("nontemporal", mark)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, part, types.intp), build
+
+
+@ordered
+def goes_past(y, values):
+    """Return whether y is written past the caches, so many neighbours at a time."""
+    lines = y.ctypes.data % LINE == 0 and values * y.itemsize % LINE == 0
+    return lines and y.nbytes >= LARGE
+
+
+@ordered
+def moderate(p, var):
+    """Return whether arithmetic in the dtype of x cannot leave its range."""
+    return 1e-30 < var < 1e30 and abs(p) < 1e30
+
+
+@ordered
+def normal(value, p, mean, inverse, scale, shift):
+    """Return y of one value."""
+    return ((value - p) - mean) * inverse * scale + shift
+
+
+@ordered
+def write_part(x, gamma, beta, y, s, part, p, mean, inverse):
+    """Write y of part s of x (A, S, B, L), in the dtype of p, mean and inverse."""
+    g, far = s % len(gamma), x.shape[3] if len(part) else 0
+    for a in range(x.shape[0]):
+        for b in range(x.shape[2]):
+            scale, shift = gamma[g, b], beta[g, b]
+            start = ((a * x.shape[1] + s) * x.shape[2] + b) * x.shape[3]
+            for k in range(0, far, RUN):
+                run = x[a, s, b, k : k + RUN]
+                for i in range(len(run)):
+                    part[i] = normal(run[i], p, mean, inverse, scale, shift)
+                write_lines(y, start + k, part, len(run))
+            if not far:
+                run, out = x[a, s, b], y[a, s, b]
+                for i in range(len(run)):
+                    out[i] = normal(run[i], p, mean, inverse, scale, shift)
+
+
 @ordered
 def write_maps(x, gamma, beta, eps, y, stats, start, stop):
     """Write y and stats (p, mean, var, 1 / std) of the parts start to stop.
 
     x, y : (A, S, B, L). gamma, beta : (G, B), for part s row s % G. stats : (4, S).
     """
+    kind, far = x.dtype.type, goes_past(y, x.shape[3])
+    part = np.empty(RUN if far else 0, x.dtype)
     for s in range(start, stop):
         p, mean, var = moments(x, s)
         inverse = 1 / np.sqrt(var + eps)
         stats[0, s], stats[1, s], stats[2, s], stats[3, s] = p, mean, var, inverse
-        g = s % len(gamma)
-        for a in range(x.shape[0]):
-            for b in range(x.shape[2]):
-                run, out = x[a, s, b], y[a, s, b]
-                scale, shift = inverse * gamma[g, b], beta[g, b]
-                for k in range(len(run)):
-                    out[k] = ((run[k] - p) - mean) * scale + shift
+        if moderate(p, var + eps):
+            narrow = kind(p), kind(mean), kind(inverse)
+            write_part(x, gamma, beta, y, s, part, *narrow)
+        else:
+            write_part(x, gamma, beta, y, s, part, p, mean, inverse)
 
 
 @freely
@@ -155,22 +240,52 @@ def part_sums(dy, x, gamma, s, stats, dgamma, dbeta):
 
 
 @ordered
+def gradient(value, up, scale, p, mean, inverse, by_mean, by_var):
+    """Return dx of one value, from means of the upstream gradient."""
+    xhat = ((value - p) - mean) * inverse
+    return inverse * ((scale * up - by_mean) - xhat * by_var)
+
+
+@ordered
+def write_part_gradient(dy, x, gamma, dx, s, part, p, mean, inverse, by_mean, by_var):
+    """Write dx of part s, in the dtype of the numbers; `write_part` in reverse."""
+    given = p, mean, inverse, by_mean, by_var
+    g, far = s % len(gamma), x.shape[3] if len(part) else 0
+    for a in range(len(dx) - 1, -1, -1):  # what was read last is still in the cache
+        for b in range(x.shape[2]):
+            scale = gamma[g, b]
+            start = ((a * x.shape[1] + s) * x.shape[2] + b) * x.shape[3]
+            for k in range(0, far, RUN):
+                up, run = dy[a, s, b, k : k + RUN], x[a, s, b, k : k + RUN]
+                for i in range(len(run)):
+                    part[i] = gradient(run[i], up[i], scale, *given)
+                write_lines(dx, start + k, part, len(run))
+            if not far:
+                up, run, out = dy[a, s, b], x[a, s, b], dx[a, s, b]
+                for i in range(len(run)):
+                    out[i] = gradient(run[i], up[i], scale, *given)
+
+
+@ordered
 def write_map_gradients(dy, x, gamma, stats, dx, dgamma, dbeta, start, stop):
     """Write dx of the parts start to stop, and add to dgamma and dbeta (G, B), float64.
 
-    dx = scale dy + by_x (x - p - mean) + shift; a dx of no values is not wanted.
+    dx = (gamma dy - <gamma dy> - xhat <gamma dy xhat>) / std; a dx of no values is not
+    wanted.
     """
+    kind, far = x.dtype.type, goes_past(dx, x.shape[3])
+    part = np.empty(RUN if far else 0, x.dtype)
     count = x.shape[0] * x.shape[2] * x.shape[3]
     for s in range(start, stop):
         p, mean, inverse = stats[0, s], stats[1, s], stats[3, s]
         by_mean, by_var = part_sums(dy, x, gamma, s, stats, dgamma, dbeta)
-        by_x, shift = -inverse * inverse * by_var / count, -inverse * by_mean / count
-        for a in range(len(dx) - 1, -1, -1):  # what was read last is still in the cache
-            for b in range(x.shape[2]):
-                up, run, out = dy[a, s, b], x[a, s, b], dx[a, s, b]
-                scale = inverse * gamma[s % len(gamma), b]
-                for k in range(len(run)):
-                    out[k] = scale * up[k] + (by_x * ((run[k] - p) - mean) + shift)
+        by_mean, by_var = by_mean / count, by_var / count
+        if moderate(p, 1 / inverse**2):
+            narrow = kind(p), kind(mean), kind(inverse), kind(by_mean), kind(by_var)
+            write_part_gradient(dy, x, gamma, dx, s, part, *narrow)
+        else:
+            given = p, mean, inverse, by_mean, by_var
+            write_part_gradient(dy, x, gamma, dx, s, part, *given)
 
 
 ROWS = 32  # rows whose sum is kept in their own dtype
@@ -224,6 +339,28 @@ def column_moments(x, eps, stats):
         var = max(sums[1, c] / m - mean * mean, 0.0)
         stats[0, c], stats[1, c], stats[2, c] = p[c], mean, var
         stats[3, c] = 1 / np.sqrt(var + eps)
+
+
+@ordered
+def wide_moments(x, channels, eps, stats, narrow):
+    """Write the stats (4, C) of rows of several times C values, all about p = 0.
+
+    narrow : (2, C), mean and var in the dtype of x. Returns whether those will do:
+    mean^2 is at most 10 var, and var is finite.
+    """
+    wide, parts, near = np.empty((4, x.shape[1])), x.shape[1] // channels, True
+    column_moments(x, 0.0, wide)
+    for c in range(channels):
+        mean = var = 0.0
+        for k in range(c, x.shape[1], channels):
+            mean += (wide[0, k] + wide[1, k]) / parts
+        for k in range(c, x.shape[1], channels):
+            var += (wide[2, k] + (wide[0, k] + wide[1, k] - mean) ** 2) / parts
+        stats[0, c], stats[1, c], stats[2, c] = 0.0, mean, var
+        stats[3, c] = 1 / np.sqrt(var + eps)
+        narrow[0, c], narrow[1, c] = mean, var
+        near &= mean * mean <= 10 * var and narrow[1, c] < np.inf
+    return near
 
 
 @ordered
@@ -306,15 +443,31 @@ def row_moments(x, i, centre):
 
 
 @ordered
+def write_row(x, i, gamma, beta, y, j, p, mean, inverse):
+    """Write row i of x (1, R, 1, D), normalized, into row j of y, in the dtype of p."""
+    row, out = x[0, i, 0], y[0, j, 0]
+    for k in range(len(row)):
+        out[k] = normal(row[k], p, mean, inverse, gamma[k], beta[k])
+
+
+@ordered
 def write_rows(x, gamma, beta, eps, y, stats, centre):
     """Write y and stats (4, R) of the R rows of x (1, R, 1, D); gamma, beta : (D,)."""
+    kind, size = x.dtype.type, x.shape[3]
+    far = goes_past(y, size)
+    part = np.empty((1, 1, 1, size if far else 0), x.dtype)
     for i in range(x.shape[1]):
         p, mean, var = row_moments(x, i, centre)
         inverse = 1 / np.sqrt(var + eps)
         stats[0, i], stats[1, i], stats[2, i], stats[3, i] = p, mean, var, inverse
-        row, out = x[0, i, 0], y[0, i, 0]
-        for k in range(len(row)):
-            out[k] = ((row[k] - p) - mean) * inverse * gamma[k] + beta[k]
+        narrow = kind(p), kind(mean), kind(inverse)
+        if not moderate(p, var + eps):
+            write_row(x, i, gamma, beta, y, i, p, mean, inverse)
+        elif far:
+            write_row(x, i, gamma, beta, part, 0, *narrow)
+            write_lines(y, i * size, part, size)
+        else:
+            write_row(x, i, gamma, beta, y, i, *narrow)
 
 
 @freely
@@ -331,18 +484,34 @@ def row_sums(dy, x, gamma, p, mean, inverse, dgamma, dbeta):
 
 
 @ordered
+def write_row_gradient(dy, x, i, gamma, dx, j, p, mean, inverse, by_mean, by_var):
+    """Write dx of row i into row j of dx; `write_row` in reverse."""
+    up, row, out = dy[0, i, 0], x[0, i, 0], dx[0, j, 0]
+    given = p, mean, inverse, by_mean, by_var
+    for k in range(len(row)):
+        out[k] = gradient(row[k], up[k], gamma[k], *given)
+
+
+@ordered
 def write_row_gradients(dy, x, gamma, stats, dx, dgamma, dbeta, centre):
     """Write dx, and add to dgamma and dbeta (D,), float64; shapes of `write_rows`."""
+    kind, size = x.dtype.type, x.shape[3]
+    far = goes_past(dx, size)
+    part = np.empty((1, 1, 1, size if far else 0), x.dtype)
     for i in range(x.shape[1]):
-        up, row, out = dy[0, i, 0], x[0, i, 0], dx[0, i, 0]
+        up, row = dy[0, i, 0], x[0, i, 0]
         p, mean, inverse = stats[0, i], stats[1, i], stats[3, i]
         total, product = row_sums(up, row, gamma, p, mean, inverse, dgamma, dbeta)
-        by_x, shift = -inverse * inverse * product / len(row), 0.0
-        if centre:
-            shift = -inverse * total / len(row)
-        for k in range(len(row)):
-            far = (row[k] - p) - mean
-            out[k] = inverse * gamma[k] * up[k] + (by_x * far + shift)
+        by_mean, by_var = total / size if centre else 0.0, product / size
+        given = p, mean, inverse, by_mean, by_var
+        narrow = kind(p), kind(mean), kind(inverse), kind(by_mean), kind(by_var)
+        if not moderate(p, 1 / inverse**2):
+            write_row_gradient(dy, x, i, gamma, dx, i, *given)
+        elif far:
+            write_row_gradient(dy, x, i, gamma, part, 0, *narrow)
+            write_lines(dx, i * size, part, size)
+        else:
+            write_row_gradient(dy, x, i, gamma, dx, i, *narrow)
 
 
 def all_maps(x, gamma, beta, eps, y, stats):

@@ -44,8 +44,12 @@ __all__ = [
     "as_numbers",
     "in_maps",
     "map_results",
+    "own_columns",
+    "column_stats",
     "moments_of_columns",
+    "column_results",
     "map_gradients",
+    "column_gradients",
     "KernelFunction",
     "gradients_by_formula",
     "by_kernels",
@@ -307,31 +311,54 @@ def map_results(x, weight, bias, eps):
     return y, stats
 
 
-def moments_of_columns(matrix):
-    """Return what `column_moments` does, by a kernel if there is one thread.
+def own_columns():
+    """Return whether the moments of columns are found by a kernel of this chapter."""
+    return arrays.kernels() is not None and torch.get_num_threads() == 1
 
-    As there, k neighbouring rows are laid side by side: a longer loop for the kernel.
-    """
-    if arrays.kernels() is None or torch.get_num_threads() > 1:
-        return column_moments(matrix)
+
+def column_stats(matrix, eps):
+    """Return stats (4, C) = 0, mean, var, 1 / std of the columns, by a kernel; mean and
+    var as tensors in the dtype of the matrix; and whether those will do."""
     rows, channels = matrix.shape
     k = math.gcd(rows, 1 << max(0, (1024 // channels).bit_length() - 1))
-    stats = np.empty((4, k * channels))
-    wide = matrix.numpy().reshape(rows // k, k * channels)
-    arrays.kernels().column_moments(wide, 0.0, stats)
-    p, mean, var, _ = torch.from_numpy(stats).view(4, k, channels)
-    return merged(p + mean, var)
+    wide = as_array(matrix).reshape(rows // k, k * channels)
+    stats, narrow = np.empty((4, channels)), matrix.new_empty(2, channels)
+    given = wide, channels, eps, stats, narrow.numpy()
+    return stats, narrow, arrays.kernels().wide_moments(*given)
+
+
+def moments_of_columns(matrix):
+    """Return what `column_moments` does, by a kernel if there is one for it."""
+    if not own_columns():
+        return column_moments(matrix)
+    return tuple(torch.from_numpy(column_stats(matrix, 0.0)[0][1:3]))
+
+
+def column_results(x, weight, bias, eps):
+    """Return what `map_results` does, x with channels last; None if a mean is far."""
+    stats, (mean, var), near = column_stats(columns(x), eps)
+    if not near:
+        return None
+    with torch.no_grad():
+        y = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)[0]
+    return y, stats
 
 
 def map_gradients(dy, x, weight, stats, wanted):
     """Return dx, or None if it is not wanted, and dweight and dbias; x in maps."""
-    dx = torch.empty_like(x) if wanted else x.new_empty(0, *x.shape[1:])
+    dx = torch.empty_like(x) if wanted[0] else x.new_empty(0, *x.shape[1:])
     sums, gamma = np.zeros((2, x.shape[1], 1)), as_numbers(weight, x, 1)[:, None]
     given = as_maps(dy.contiguous()), as_maps(x), gamma, stats, as_maps(dx), *sums
     work = functools.partial(arrays.kernels().write_map_gradients, *given)
     shared(work, x.shape[1], helpers_for(x))
     dweight, dbias = torch.from_numpy(sums[..., 0]).to(x.dtype)
-    return dx if wanted else None, dweight, dbias
+    return dx if wanted[0] else None, dweight, dbias
+
+
+def column_gradients(dy, x, weight, stats, wanted):
+    """Return dx, dweight and dbias, or None for what is not wanted; x in columns."""
+    mean, inverse = torch.from_numpy(stats[1::2]).to(x.dtype)
+    return column_backward(dy, x, weight, mean, inverse, wanted)
 
 
 class KernelFunction(torch.autograd.Function):
@@ -355,7 +382,8 @@ class KernelFunction(torch.autograd.Function):
             gradients = gradients_by_formula(ctx, dy)
         else:
             x, weight = ctx.saved_tensors
-            gradients = map_gradients(dy, x, weight, ctx.stats, wanted[0])
+            of = map_gradients if in_maps(x) else column_gradients
+            gradients = of(dy, x, weight, ctx.stats, wanted)
         kept = (g if w else None for g, w in zip(gradients, wanted, strict=True))
         return *kept, None, None
 
@@ -375,20 +403,21 @@ def gradients_by_formula(ctx, dy):
 
 
 def by_kernels(x, weight, bias, eps):
-    """Return y and stats (4, C) of the batch, by compiled kernels.
+    """Return y and stats (4, C) of the batch x (N, C, ...), by compiled kernels.
 
-    None where they are missing, or the moments not finite, or x (N, C, ...) is not in
-    maps: for columns PyTorch's own kernels are as good.
+    None where they are missing, or do not pay, or the moments are not finite or, for
+    columns, far from 0.
     """
     if arrays.kernels() is None:
         return None
     x = x if x.is_contiguous() or columns(x) is not None else x * 1
     x = x if in_maps(x) else inference.in_memory_as_torch(x)
-    if not in_maps(x):
+    if not in_maps(x) and not own_columns():
         return None
-    y, stats = map_results(x, weight, bias, eps)
-    if not math.isfinite(stats.sum()):
+    found = (map_results if in_maps(x) else column_results)(x, weight, bias, eps)
+    if found is None or not math.isfinite(found[1].sum()):
         return None
+    y, stats = found
     if torch.is_grad_enabled():
         y = KernelFunction.apply(x, weight, bias, eps, (y, stats))
     return y, stats
@@ -566,8 +595,9 @@ def one_call(layer, x, limit):
     square = ratio.dot(ratio)  # the sum of channels: cheaper than the largest
     if not square <= limit:
         square = abs(ratio).max() ** 2
-    if square <= limit and math.isfinite(mean.dot(var).item()):
-        buffers["num_batches_tracked"].add_(1)
+    if square <= limit and math.isfinite(a.dot(b)):
+        count = buffers["num_batches_tracked"].numpy()
+        count += 1
         layer.__dict__.pop("_seen", None)  # PyTorch's kernel writes unnoticed
         return y
     a[:], b[:] = before
