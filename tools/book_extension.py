@@ -16,7 +16,8 @@
   shows the definition while the pointer rests there.
 - Cells that Python in the page can run are marked, and its script is added
   (tools/python_in_page.py).
-- A number and its unit stay in one line, a formula and its full stop too.
+- A number and its unit stay in one line, a formula and its full stop too, and so do
+  1e-7, ∂L/∂x, a shape like (N, C), chapter 4.
 - sphinx-thebe, which runs cells on a remote server and which this book does not use,
   is kept off the pages: its script is injected twice and throws.
 """
@@ -65,6 +66,8 @@ MENDS = [
         r"[.,;:!?)\]’”]+)",
         r'<span class="bn-together">\1</span>',
     ),
+    # The space before a link is not part of it, or it is underlined.
+    (r'(Solution to)(<a class="reference internal" href="[^"]*">) ', r"\1 \2"),
     # What is behind the fold of a cell tagged `ledger`.
     (
         r'(<div class="cell [^"]*tag_ledger[^>]*>\s*<details[^>]*>\s*<summary>'
@@ -214,16 +217,26 @@ def link_terms(app, doctree):
                 break
 
 
-TOGETHER = re.compile(r"(?<=\d) %|(?<=[\d%]) ± (?=\d)|(?<=\b[α-ω]) = (?=[\d−-])")
+TOGETHER = re.compile(
+    r"(?<=\d) %|(?<=[\d%]) ± (?=\d)|(?<=\d) × (?=\d)|(?<=\b[α-ω]) = (?=[\d−-])"
+    r"|\([A-Z1](?:, (?:[A-Z1]|…|\.\.\.))+\)"
+    r"|(?:(?<=\b[Cc]hapter)|(?<=\bAlgorithm)|(?<=\bFigure)|(?<=\bSection)) (?=\d)"
+)
+UNBROKEN = re.compile(r"(\d(?:\.\d+)?e-\d+|∂\w+/∂\w+)")
 PROSE = nodes.paragraph | nodes.caption | nodes.emphasis | nodes.strong
 
 
 def join_numbers(app, doctree):
-    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, ε = 0."""
+    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, ε = 0, 1e-7."""
     for text in list(doctree.findall(nodes.Text)):
+        if not isinstance(text.parent, PROSE):
+            continue
         joined = TOGETHER.sub(lambda found: found[0].replace(" ", "\xa0"), text)
-        if joined != text and isinstance(text.parent, PROSE):
-            text.parent.replace(text, nodes.Text(joined))
+        parts = [nodes.Text(part) for part in UNBROKEN.split(joined)]
+        for n in range(1, len(parts), 2):
+            parts[n] = nodes.inline(parts[n], parts[n], classes=["bn-together"])
+        if joined != text or len(parts) > 1:
+            text.parent.replace(text, [p for p in parts if p.astext()])
 
 
 def silence_thebe(app, config):

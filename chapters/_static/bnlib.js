@@ -131,8 +131,14 @@
   addEventListener("load", async () => {
     document.querySelectorAll(".bd-article figure > img").forEach(wrap);
     await window.MathJax?.startup?.promise;
+    const boxes = [...document.querySelectorAll(BOXES)];
     const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
-    document.querySelectorAll(BOXES).forEach((box) => sizes.observe(box));
+    boxes.forEach((box) => sizes.observe(box));
+    // The letters of formulas may come late, and narrower than those that stood in for them.
+    document.fonts.addEventListener("loadingdone", () => {
+      boxes.forEach((box) => box.classList.remove("bn-scrolls"));
+      boxes.forEach(mark);
+    });
     document.addEventListener("scroll", (e) => e.target.matches?.(BOXES) && mark(e.target), true);
   });
 })();
