@@ -34,6 +34,7 @@ TAGS = {
     "remove-cell",
     "raises-exception",
     "nbval-ignore-output",
+    "bright-is-more",  # the style sheet does not invert its colour maps in the dark
     "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
     "exercise",  # made by tools/exercises.py
     "setup",  # made there too: installs bnlib where it is missing
