@@ -227,7 +227,7 @@ PROSE = nodes.paragraph | nodes.caption | nodes.emphasis | nodes.strong
 
 
 def join_numbers(app, doctree):
-    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, ε = 0, 1e-7."""
+    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, 1e-7."""
     for text in list(doctree.findall(nodes.Text)):
         if not isinstance(text.parent, PROSE):
             continue
