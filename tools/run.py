@@ -84,7 +84,9 @@ def joined(outputs: list) -> list:
 def without_paths(traceback: str) -> str:
     """Name files in a traceback from the repository or the library on, no machine."""
     traceback = traceback.replace(f"{ROOT}/", "")
-    return re.sub(r"[~/][^\s\x1b]*/lib/python3\.\d+/(site-packages/)?", "", traceback)
+    return re.sub(
+        r"(?:[~/]|\.venv/)[^\s\x1b]*lib/python3\.\d+/(site-packages/)?", "", traceback
+    )
 
 
 def stable_ids(notebook) -> str:
