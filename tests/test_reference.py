@@ -66,6 +66,13 @@ def test_prose_stays_prose_and_equations_keep_their_lines():
     assert "`x` : (\\*inputs), see `a_b`. \\[1\\] \\$5" in written
 
 
+def test_names_of_arguments_may_go_on_in_the_next_line():
+    text = "Do it.\n\nx : (N, C). gamma,\nbeta : (C,). a, b, c :\nnumbers. u\nand v : 1"
+    written = " ".join(reference.body(text).split())
+    assert "`x` : (N, C). `gamma, beta` : (C,). `a, b, c` : numbers." in written
+    assert "`u and v` : 1" in written
+
+
 def test_a_function_as_default_goes_by_its_name():
     def schedule(step):
         return step

@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% api: ([\w.]+)$", re.M)
-ARGUMENTS = re.compile(r"(^|\. |\n)((?:\*?\*?\w+, )*\*?\*?\w+) : ")
+NAME = r"\*?\*?\w+"  # a list of them may go on in the next line
+ARGUMENTS = re.compile(rf"(^|\.\s|\n)((?:{NAME},\s)*{NAME}(?:\sand\s{NAME})?) :\s")
 EQUATION = re.compile(r"[\w(][^.:]{0,40}? (?:=|<-) ")
 
 
