@@ -434,9 +434,11 @@ def with_bar(loader, depth, progress):
 def recalibrate(model, loader, *, layers=None, forward=run_on, progress=True):
     """Measure the population statistics of every batch norm anew, exactly.
 
-    running_mean = mean, running_var = m2 / (n - 1) over all n values of all batches,
-    with every layer before already right: a pass over the loader for each layer in
-    sequence, fewer where nothing moves any more. Accumulated in float64.
+    running_mean = mean,   running_var = m2 / (n - 1),   n values in all batches
+
+    Every layer is measured with those before it already right: a pass over the loader
+    for each layer in sequence, fewer where nothing moves any more. Accumulated in
+    float64.
 
     model : torch.nn.Module with batch norms, torch's or ours, or renormalization
     layers (whose running_std = sqrt(m2 / n + eps)). Moments are taken in evaluation
