@@ -210,8 +210,19 @@ def test_which_way_is_taken(compiled):
     assert "BatchNormFunction" in name(ours.BatchNorm2d(16), big.half())
 
 
-# More than 16 MB, written past the caches; of the last, rows are not whole lines.
-EDGES = [(4, 20, 240, 240), (5, 8, 8, 13_120), (41, 103_040), (4, 20, 230, 230)]
+# More than 2 MB, written past the caches: maps that are whole lines, or two, four,
+# eight or sixteen of them together, or none; runs that are longer than a kernel's.
+EDGES = [
+    (4, 20, 240, 240),
+    (8, 20, 90, 90),
+    (8, 40, 46, 46),
+    (16, 80, 30, 30),
+    (64, 100, 11, 11),
+    (64, 96, 11, 11),
+    (4, 33, 71, 73),
+    (5, 8, 8, 13_120),
+    (41, 103_040),
+]
 
 
 @pytest.mark.parametrize("shape", EDGES, ids=str)
@@ -292,8 +303,6 @@ FOLLOWED = {
 @pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
 @pytest.mark.parametrize("how", FOLLOWED)
 def test_exact_for_all_that_follows_operations(how, mean, layout):
-    if how == "vmap" and layout == "last":
-        pytest.skip("vmap cannot be asked for that layout")
     torch._dynamo.reset()
     x = laid_out(torch.randn(16, 4, 20, 20) + mean, layout)
 
@@ -374,6 +383,15 @@ def test_large_values_do_not_overflow(layout):
     assert_close(y, layer(x), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="running_var would become NaN or infinite"):
         ours.BatchNorm2d(3)(x * 1e30)
+
+
+def test_where_nobody_can_look_an_overflow_is_nan():
+    layer = ours.BatchNorm2d(3, track_running_stats=False)
+    x = torch.randn(8, 3, 9, 9) * 1e30
+    assert torch.compile(layer, backend="aot_eager")(x).isnan().all()
+    assert torch.func.vmap(layer)(x[None]).isnan().all()
+    assert layer(x.bfloat16()).isnan().all()
+    assert nn.BatchNorm2d(3)(x).abs().max() == 0
 
 
 @pytest.mark.parametrize("shape", [(60, 3), (32, 3, 80, 80)], ids=str)

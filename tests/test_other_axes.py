@@ -892,3 +892,30 @@ def test_invariances(scale, shift):
         same = np.allclose(moved, f(x), atol=1e-9)
         assert same == (keeps_shift or shift == 0)
         np.testing.assert_array_equal(f(x)[:1], f(x[:1]))  # nobody else matters
+
+
+FAR = {
+    "LayerNorm": lambda library: library.LayerNorm(64),
+    "GroupNorm": lambda library: library.GroupNorm(4, 12),
+    "InstanceNorm2d": lambda library: library.InstanceNorm2d(12, affine=True),
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+@pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
+def test_layers_keep_their_digits_far_from_zero(name, mean):
+    x = torch.randn(16, 12, 8, 64) + mean
+    a, b = (x.to(t, copy=True).requires_grad_() for t in (torch.float32, torch.float64))
+    mine, wanted = FAR[name](ours_nn)(a), FAR[name](nn).double()(b)
+    assert (mine - wanted).abs().max() < 5e-6
+    dy = torch.randn(x.shape)
+    mine.backward(dy), wanted.backward(dy.double())
+    assert (a.grad - b.grad).abs().max() < 5e-6
+    constant = FAR[name](ours_nn)(torch.full_like(x, mean + 0.1))
+    assert constant.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_a_variance_that_overflows_is_not_silent(name):
+    """PyTorch's group norm returns zeros: the inverse of an infinite deviation."""
+    assert FAR[name](ours_nn)(torch.randn(4, 12, 8, 64) * 1e30).isnan().all()

@@ -4,6 +4,8 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/17_fast.html of the book.
 """
 
+import math
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -21,17 +23,18 @@ __all__ = [
     "moments",
     "LINE",
     "LARGE",
+    "PART",
     "write_lines",
-    "goes_past",
+    "together",
     "moderate",
-    "normal",
-    "write_part",
+    "write_far",
+    "write_near",
     "write_maps",
     "run_products",
     "upstream_sums",
     "part_sums",
-    "gradient",
-    "write_part_gradient",
+    "write_far_gradient",
+    "write_near_gradient",
     "write_map_gradients",
     "ROWS",
     "add_rows",
@@ -45,10 +48,8 @@ __all__ = [
     "write_column_gradients",
     "remember",
     "row_moments",
-    "write_row",
     "write_rows",
     "row_sums",
-    "write_row_gradient",
     "write_row_gradients",
     "all_maps",
     "all_map_gradients",
@@ -113,7 +114,8 @@ def moments(x, s):
 
 
 LINE = 64  # bytes that travel together between cache and memory
-LARGE = 1 << 24  # bytes of a result that does not stay in a cache
+LARGE = 1 << 21  # bytes of a result that is better off in memory at once
+PART = 1 << 15  # values that are held until they are whole lines, at most
 
 
 @intrinsic
@@ -145,41 +147,58 @@ def write_lines(typing, out, start, part, count):
 
 
 @ordered
-def goes_past(y, values):
-    """Return whether y is written past the caches, so many neighbours at a time."""
-    lines = y.ctypes.data % LINE == 0 and values * y.itemsize % LINE == 0
-    return lines and y.nbytes >= LARGE
+def together(y):
+    """Return how many parts of y (A, S, B, L) are whole lines together.
+
+    0 if y is small, does not begin with a line, or S is not a multiple of that number;
+    or if they would be more than PART values.
+    """
+    size = y.shape[2] * y.shape[3]
+    few = LINE // math.gcd(LINE, size * y.itemsize)
+    held = RUN if y.shape[3] * y.itemsize % LINE == 0 else few * size
+    even = y.ctypes.data % LINE == 0 and y.shape[1] % few == 0
+    return few if y.nbytes >= LARGE and even and held <= PART else 0
 
 
 @ordered
-def moderate(p, var):
-    """Return whether arithmetic in the dtype of x cannot leave its range."""
-    return 1e-30 < var < 1e30 and abs(p) < 1e30
+def moderate(stats, first, last):
+    """Return whether arithmetic in float32 cannot leave its range for these parts."""
+    for s in range(first, last):
+        if not (1e-15 < stats[3, s] < 1e15 and abs(stats[0, s]) < 1e30):
+            return False
+    return True
 
 
 @ordered
-def normal(value, p, mean, inverse, scale, shift):
-    """Return y of one value."""
-    return ((value - p) - mean) * inverse * scale + shift
+def write_far(x, gamma, beta, y, stats, first, last, part):
+    """Write y of the parts first to last of x (A, S, B, L) past the caches."""
+    kind, at_once = x.dtype.type, LINE // x.itemsize
+    for a in range(x.shape[0]):
+        start, held = (a * x.shape[1] + first) * x.shape[2] * x.shape[3], 0
+        for s in range(first, last):
+            p, mean, inverse = kind(stats[0, s]), kind(stats[1, s]), kind(stats[3, s])
+            for b in range(x.shape[2]):
+                scale, shift = gamma[s % len(gamma), b], beta[s % len(gamma), b]
+                for k in range(0, x.shape[3], RUN):
+                    run, out = x[a, s, b, k : k + RUN], part[held : held + RUN]
+                    for i in range(len(run)):
+                        out[i] = ((run[i] - p) - mean) * inverse * scale + shift
+                    held += len(run)
+                    if held % at_once == 0:
+                        write_lines(y, start, part, held)
+                        start, held = start + held, 0
 
 
 @ordered
-def write_part(x, gamma, beta, y, s, part, p, mean, inverse):
-    """Write y of part s of x (A, S, B, L), in the dtype of p, mean and inverse."""
-    g, far = s % len(gamma), x.shape[3] if len(part) else 0
+def write_near(x, gamma, beta, y, stats, s):
+    """Write y of part s of x (A, S, B, L)."""
+    p, mean, inverse, g = stats[0, s], stats[1, s], stats[3, s], s % len(gamma)
     for a in range(x.shape[0]):
         for b in range(x.shape[2]):
-            scale, shift = gamma[g, b], beta[g, b]
-            start = ((a * x.shape[1] + s) * x.shape[2] + b) * x.shape[3]
-            for k in range(0, far, RUN):
-                run = x[a, s, b, k : k + RUN]
-                for i in range(len(run)):
-                    part[i] = normal(run[i], p, mean, inverse, scale, shift)
-                write_lines(y, start + k, part, len(run))
-            if not far:
-                run, out = x[a, s, b], y[a, s, b]
-                for i in range(len(run)):
-                    out[i] = normal(run[i], p, mean, inverse, scale, shift)
+            run, out = x[a, s, b], y[a, s, b]
+            scale, shift = inverse * gamma[g, b], beta[g, b]
+            for k in range(len(run)):
+                out[k] = ((run[k] - p) - mean) * scale + shift
 
 
 @ordered
@@ -187,18 +206,20 @@ def write_maps(x, gamma, beta, eps, y, stats, start, stop):
     """Write y and stats (p, mean, var, 1 / std) of the parts start to stop.
 
     x, y : (A, S, B, L). gamma, beta : (G, B), for part s row s % G. stats : (4, S).
+    start : a multiple of `together(y)`.
     """
-    kind, far = x.dtype.type, goes_past(y, x.shape[3])
-    part = np.empty(RUN if far else 0, x.dtype)
-    for s in range(start, stop):
-        p, mean, var = moments(x, s)
-        inverse = 1 / np.sqrt(var + eps)
-        stats[0, s], stats[1, s], stats[2, s], stats[3, s] = p, mean, var, inverse
-        if moderate(p, var + eps):
-            narrow = kind(p), kind(mean), kind(inverse)
-            write_part(x, gamma, beta, y, s, part, *narrow)
+    few = together(y)
+    part = np.empty(PART if few else 0, x.dtype)
+    for first in range(start, stop, max(few, 1)):
+        last = min(first + max(few, 1), stop)
+        for s in range(first, last):
+            stats[0, s], stats[1, s], stats[2, s] = moments(x, s)
+            stats[3, s] = 1 / np.sqrt(stats[2, s] + eps)
+        if few and moderate(stats, first, last):
+            write_far(x, gamma, beta, y, stats, first, last, part)
         else:
-            write_part(x, gamma, beta, y, s, part, p, mean, inverse)
+            for s in range(first, last):
+                write_near(x, gamma, beta, y, stats, s)
 
 
 @freely
@@ -240,30 +261,42 @@ def part_sums(dy, x, gamma, s, stats, dgamma, dbeta):
 
 
 @ordered
-def gradient(value, up, scale, p, mean, inverse, by_mean, by_var):
-    """Return dx of one value, from means of the upstream gradient."""
-    xhat = ((value - p) - mean) * inverse
-    return inverse * ((scale * up - by_mean) - xhat * by_var)
+def write_far_gradient(dy, x, gamma, stats, means, dx, first, last, part):
+    """Write dx of the parts first to last past the caches: `write_far` in reverse.
+
+    means : (2, last - first), of dy gamma and of dy gamma xhat.
+    """
+    kind, at_once = x.dtype.type, LINE // x.itemsize
+    for a in range(len(dx) - 1, -1, -1):  # what was read last is still in the cache
+        start, held = (a * x.shape[1] + first) * x.shape[2] * x.shape[3], 0
+        for s in range(first, last):
+            p, mean, inverse = kind(stats[0, s]), kind(stats[1, s]), kind(stats[3, s])
+            by_mean, by_var = kind(means[0, s - first]), kind(means[1, s - first])
+            for b in range(x.shape[2]):
+                scale = gamma[s % len(gamma), b]
+                for k in range(0, x.shape[3], RUN):
+                    up, run = dy[a, s, b, k : k + RUN], x[a, s, b, k : k + RUN]
+                    out = part[held : held + RUN]
+                    for i in range(len(run)):
+                        xhat = ((run[i] - p) - mean) * inverse
+                        out[i] = inverse * ((scale * up[i] - by_mean) - xhat * by_var)
+                    held += len(run)
+                    if held % at_once == 0:
+                        write_lines(dx, start, part, held)
+                        start, held = start + held, 0
 
 
 @ordered
-def write_part_gradient(dy, x, gamma, dx, s, part, p, mean, inverse, by_mean, by_var):
-    """Write dx of part s, in the dtype of the numbers; `write_part` in reverse."""
-    given = p, mean, inverse, by_mean, by_var
-    g, far = s % len(gamma), x.shape[3] if len(part) else 0
-    for a in range(len(dx) - 1, -1, -1):  # what was read last is still in the cache
+def write_near_gradient(dy, x, gamma, stats, by_mean, by_var, dx, s):
+    """Write dx of part s: scale dy + by_x (x - p - mean) + shift."""
+    p, mean, inverse = stats[0, s], stats[1, s], stats[3, s]
+    by_x, shift = -inverse * inverse * by_var, -inverse * by_mean
+    for a in range(len(dx) - 1, -1, -1):
         for b in range(x.shape[2]):
-            scale = gamma[g, b]
-            start = ((a * x.shape[1] + s) * x.shape[2] + b) * x.shape[3]
-            for k in range(0, far, RUN):
-                up, run = dy[a, s, b, k : k + RUN], x[a, s, b, k : k + RUN]
-                for i in range(len(run)):
-                    part[i] = gradient(run[i], up[i], scale, *given)
-                write_lines(dx, start + k, part, len(run))
-            if not far:
-                up, run, out = dy[a, s, b], x[a, s, b], dx[a, s, b]
-                for i in range(len(run)):
-                    out[i] = gradient(run[i], up[i], scale, *given)
+            up, run, out = dy[a, s, b], x[a, s, b], dx[a, s, b]
+            scale = inverse * gamma[s % len(gamma), b]
+            for k in range(len(run)):
+                out[k] = scale * up[k] + (by_x * ((run[k] - p) - mean) + shift)
 
 
 @ordered
@@ -271,21 +304,21 @@ def write_map_gradients(dy, x, gamma, stats, dx, dgamma, dbeta, start, stop):
     """Write dx of the parts start to stop, and add to dgamma and dbeta (G, B), float64.
 
     dx = (gamma dy - <gamma dy> - xhat <gamma dy xhat>) / std; a dx of no values is not
-    wanted.
+    wanted. start : a multiple of `together(dx)`.
     """
-    kind, far = x.dtype.type, goes_past(dx, x.shape[3])
-    part = np.empty(RUN if far else 0, x.dtype)
-    count = x.shape[0] * x.shape[2] * x.shape[3]
-    for s in range(start, stop):
-        p, mean, inverse = stats[0, s], stats[1, s], stats[3, s]
-        by_mean, by_var = part_sums(dy, x, gamma, s, stats, dgamma, dbeta)
-        by_mean, by_var = by_mean / count, by_var / count
-        if moderate(p, 1 / inverse**2):
-            narrow = kind(p), kind(mean), kind(inverse), kind(by_mean), kind(by_var)
-            write_part_gradient(dy, x, gamma, dx, s, part, *narrow)
+    few, count = together(dx), x.shape[0] * x.shape[2] * x.shape[3]
+    part, means = np.empty(PART if few else 0, x.dtype), np.empty((2, max(few, 1)))
+    for first in range(start, stop, max(few, 1)):
+        last = min(first + max(few, 1), stop)
+        for s in range(first, last):
+            sums = part_sums(dy, x, gamma, s, stats, dgamma, dbeta)
+            means[0, s - first], means[1, s - first] = sums[0] / count, sums[1] / count
+        if few and moderate(stats, first, last):
+            write_far_gradient(dy, x, gamma, stats, means, dx, first, last, part)
         else:
-            given = p, mean, inverse, by_mean, by_var
-            write_part_gradient(dy, x, gamma, dx, s, part, *given)
+            for s in range(first, last):
+                mean = means[:, s - first]
+                write_near_gradient(dy, x, gamma, stats, mean[0], mean[1], dx, s)
 
 
 ROWS = 32  # rows whose sum is kept in their own dtype
@@ -443,31 +476,15 @@ def row_moments(x, i, centre):
 
 
 @ordered
-def write_row(x, i, gamma, beta, y, j, p, mean, inverse):
-    """Write row i of x (1, R, 1, D), normalized, into row j of y, in the dtype of p."""
-    row, out = x[0, i, 0], y[0, j, 0]
-    for k in range(len(row)):
-        out[k] = normal(row[k], p, mean, inverse, gamma[k], beta[k])
-
-
-@ordered
 def write_rows(x, gamma, beta, eps, y, stats, centre):
     """Write y and stats (4, R) of the R rows of x (1, R, 1, D); gamma, beta : (D,)."""
-    kind, size = x.dtype.type, x.shape[3]
-    far = goes_past(y, size)
-    part = np.empty((1, 1, 1, size if far else 0), x.dtype)
     for i in range(x.shape[1]):
         p, mean, var = row_moments(x, i, centre)
         inverse = 1 / np.sqrt(var + eps)
         stats[0, i], stats[1, i], stats[2, i], stats[3, i] = p, mean, var, inverse
-        narrow = kind(p), kind(mean), kind(inverse)
-        if not moderate(p, var + eps):
-            write_row(x, i, gamma, beta, y, i, p, mean, inverse)
-        elif far:
-            write_row(x, i, gamma, beta, part, 0, *narrow)
-            write_lines(y, i * size, part, size)
-        else:
-            write_row(x, i, gamma, beta, y, i, *narrow)
+        row, out = x[0, i, 0], y[0, i, 0]
+        for k in range(len(row)):
+            out[k] = ((row[k] - p) - mean) * inverse * gamma[k] + beta[k]
 
 
 @freely
@@ -484,34 +501,18 @@ def row_sums(dy, x, gamma, p, mean, inverse, dgamma, dbeta):
 
 
 @ordered
-def write_row_gradient(dy, x, i, gamma, dx, j, p, mean, inverse, by_mean, by_var):
-    """Write dx of row i into row j of dx; `write_row` in reverse."""
-    up, row, out = dy[0, i, 0], x[0, i, 0], dx[0, j, 0]
-    given = p, mean, inverse, by_mean, by_var
-    for k in range(len(row)):
-        out[k] = gradient(row[k], up[k], gamma[k], *given)
-
-
-@ordered
 def write_row_gradients(dy, x, gamma, stats, dx, dgamma, dbeta, centre):
     """Write dx, and add to dgamma and dbeta (D,), float64; shapes of `write_rows`."""
-    kind, size = x.dtype.type, x.shape[3]
-    far = goes_past(dx, size)
-    part = np.empty((1, 1, 1, size if far else 0), x.dtype)
     for i in range(x.shape[1]):
-        up, row = dy[0, i, 0], x[0, i, 0]
+        up, row, out = dy[0, i, 0], x[0, i, 0], dx[0, i, 0]
         p, mean, inverse = stats[0, i], stats[1, i], stats[3, i]
         total, product = row_sums(up, row, gamma, p, mean, inverse, dgamma, dbeta)
-        by_mean, by_var = total / size if centre else 0.0, product / size
-        given = p, mean, inverse, by_mean, by_var
-        narrow = kind(p), kind(mean), kind(inverse), kind(by_mean), kind(by_var)
-        if not moderate(p, 1 / inverse**2):
-            write_row_gradient(dy, x, i, gamma, dx, i, *given)
-        elif far:
-            write_row_gradient(dy, x, i, gamma, part, 0, *narrow)
-            write_lines(dx, i * size, part, size)
-        else:
-            write_row_gradient(dy, x, i, gamma, dx, i, *narrow)
+        by_x, shift = -inverse * inverse * product / len(row), 0.0
+        if centre:
+            shift = -inverse * total / len(row)
+        for k in range(len(row)):
+            far = (row[k] - p) - mean
+            out[k] = inverse * gamma[k] * up[k] + (by_x * far + shift)
 
 
 def all_maps(x, gamma, beta, eps, y, stats):

@@ -263,8 +263,11 @@ def backward_by_formula(ctx, dy, dmean, dvar):
 
 
 def shared(work, parts, threads):
-    """Run work(start, stop) so that range(parts) is done, in so many threads."""
-    edges = [parts * k // threads for k in range(threads + 1)]
+    """Run work(start, stop) so that range(parts) is done, in so many threads.
+
+    All but the last stop at a multiple of 16: so many maps at most are whole lines.
+    """
+    edges = [parts * k // threads // 16 * 16 for k in range(threads)] + [parts]
     ranges = itertools.pairwise(edges[1:])
     helpers = [threading.Thread(target=work, args=r) for r in ranges]
     for helper in helpers:

@@ -16,6 +16,7 @@ from bnlib.batch_normalization import (
 
 __all__ = [
     "centre",
+    "mean_square",
     "normalize_batch",
     "BatchNormFunction",
     "eager",
@@ -37,6 +38,12 @@ def centre(x, mean, axes):
     return near - near.mean(axes, keepdim=True)
 
 
+def mean_square(centred, axes):
+    """Return the mean of centred^2, NaN where it overflows."""
+    var = (centred**2).mean(axes, keepdim=True)
+    return torch.where(var < math.inf, var, math.nan)
+
+
 def normalize_batch(x, weight, bias, eps):
     """Return y = scale (x - mean) + bias, and the mean and var of the batch.
 
@@ -50,7 +57,7 @@ def normalize_batch(x, weight, bias, eps):
     axes, wide = batch_axes(x), torch.promote_types(x.dtype, torch.float32)
     mean = x.mean(axes, keepdim=True, dtype=wide)
     centred = centre(x, mean, axes)
-    var = (centred**2).mean(axes, keepdim=True)
+    var = mean_square(centred, axes)
     y = affine(centred, affine((var + eps) ** -0.5, weight), bias)
     return y.to(x.dtype), mean, var
 
@@ -193,7 +200,12 @@ def along_channels(p, x):
 
 
 def in_memory_as_torch(y):
-    """Return y contiguous or channels-last: a `view` that follows may rely on it."""
+    """Return y contiguous or channels-last: a `view` that follows may rely on it.
+
+    Within torch.func always contiguous: there nobody can ask.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return y.contiguous()
     formats = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
     known = any(y.is_contiguous(memory_format=f) for f in formats)
     return y if known else y.contiguous()

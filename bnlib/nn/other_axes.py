@@ -15,9 +15,11 @@ from bnlib.batch_normalization import (
 from bnlib.nn.inference import (
     along_channels,
     batch_norm,
+    centre,
     check_channels,
     eager,
     in_memory_as_torch,
+    mean_square,
     store,
 )
 
@@ -49,14 +51,15 @@ __all__ = [
 def normalize_over(x, weight, bias, axes, eps):
     """Return y = weight (x - mean) / sqrt(var + eps) + bias, and mean and var.
 
-    For the inside of a layer: no value of x is looked at. x : tensor.
-    weight, bias : None or broadcasting against x. axes : tuple, of the statistics. Half
-    precision is averaged in float32, the dtype of all three results.
+    For the inside of a layer: no value of x is looked at, and it is centred twice, as
+    in chapter 5. x : tensor. weight, bias : None or broadcasting against x. axes :
+    tuple, of the statistics. Half precision is averaged in float32, the dtype of all
+    three results.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     mean = x.mean(axes, keepdim=True, dtype=wide)
-    centred = x - mean
-    var = (centred**2).mean(axes, keepdim=True)
+    centred = centre(x, mean, axes)
+    var = mean_square(centred, axes)
     return affine(centred * (var + eps) ** -0.5, weight, bias), mean, var
 
 
@@ -81,7 +84,7 @@ class NormalizeFunction(torch.autograd.Function):
     def backward(ctx, dy, dmean, dvar):
         x, weight, mean, var = ctx.saved_tensors
         axes, m = ctx.axes, math.prod(x.shape[a] for a in ctx.axes)
-        centred, scale = x - mean, (var + ctx.eps) ** -0.5
+        centred, scale = centre(x, mean, axes), (var + ctx.eps) ** -0.5
         g, xhat = scale * affine(dy, weight), scale * centred
         by_mean = (g.sum(axes, keepdim=True) - dmean) / m
         by_var = (scale * (g * xhat).sum(axes, keepdim=True) - 2 * dvar) / m
