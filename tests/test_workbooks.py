@@ -102,7 +102,12 @@ class TestFirstCell:
         assert commands[2] == [*self.pip, f"{clone}{self.extra[folder]}"]
 
 
-NAMES = {"sklearn": "scikit-learn", "torch": "bnlib[torch]", "numba": "bnlib[fast]"}
+NAMES = {
+    "sklearn": "scikit-learn",
+    "torch": "bnlib[torch]",
+    "numba": "bnlib[fast]",
+    "llvmlite": "bnlib[fast]",
+}
 
 
 def test_what_the_first_cell_installs_is_what_the_chapters_import():
