@@ -229,7 +229,7 @@ EDGES = [
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm", "rms_norm", "group_norm"])
 def test_large_results_equal_the_reference(name, shape, dtype, compiled):
-    """Rows of whole lines of memory, and others; and no value is written twice."""
+    """Maps and rows of whole lines of memory, and others."""
     if not compiled:
         pytest.skip("only kernels write past the caches")
     rng = np.random.default_rng(0)
@@ -313,15 +313,16 @@ def test_exact_for_all_that_follows_operations(how, mean, layout):
     assert (y.double() - exact(x)).abs().max() < 5e-6
 
 
-def test_threads_change_no_bit(compiled):
+@pytest.mark.parametrize("shape", [(8, 17, 60, 60), (32, 40, 30, 30), (64, 96, 11, 11)])
+def test_threads_change_no_bit(shape, compiled):
     if not compiled:
         pytest.skip("those of PyTorch do")
-    x = torch.randn(8, 17, 60, 60).requires_grad_()
+    x = torch.randn(shape).requires_grad_()
     dy, before, seen = torch.randn(x.shape), torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 40):
             torch.set_num_threads(threads)
-            layer, x.grad = ours.BatchNorm2d(17), None
+            layer, x.grad = ours.BatchNorm2d(shape[1]), None
             y = layer(x)
             assert "KernelFunction" in str(y.grad_fn)
             y.backward(dy)
@@ -330,6 +331,22 @@ def test_threads_change_no_bit(compiled):
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for s in seen for a, b in zip(s, seen[0], strict=True))
+
+
+def test_work_is_shared_out_evenly():
+    """And every part is begun at a multiple of what is written together."""
+    for parts, threads, few in (
+        (17, 2, 1),
+        (40, 3, 4),
+        (96, 4, 16),
+        (5, 2, 4),
+        (3, 8, 1),
+    ):
+        seen = []
+        nnfast.shared(lambda a, b, s=seen: s.append((a, b)), parts, threads, few)
+        assert sorted(i for a, b in seen for i in range(a, b)) == list(range(parts))
+        assert len(seen) == threads and all(a % few == 0 for a, b in seen)
+        assert max(b - a for a, b in seen) <= -(-parts // threads) + few
 
 
 def test_the_memory_of_x_is_watched():

@@ -42,6 +42,7 @@ __all__ = [
     "as_array",
     "as_maps",
     "as_numbers",
+    "whole_lines",
     "in_maps",
     "map_results",
     "own_columns",
@@ -262,12 +263,12 @@ def backward_by_formula(ctx, dy, dmean, dvar):
     return dx, dweight, dbias, None, None, None
 
 
-def shared(work, parts, threads):
+def shared(work, parts, threads, few=1):
     """Run work(start, stop) so that range(parts) is done, in so many threads.
 
-    All but the last stop at a multiple of 16: so many maps at most are whole lines.
+    few : start is a multiple of this.
     """
-    edges = [parts * k // threads // 16 * 16 for k in range(threads)] + [parts]
+    edges = [parts * k // threads // few * few for k in range(threads)] + [parts]
     ranges = itertools.pairwise(edges[1:])
     helpers = [threading.Thread(target=work, args=r) for r in ranges]
     for helper in helpers:
@@ -299,6 +300,12 @@ def as_numbers(p, x, otherwise):
     return np.ascontiguousarray(as_array(p))
 
 
+def whole_lines(x):
+    """Return how many maps of x are a whole number of lines."""
+    line = arrays.kernels().LINE
+    return line // math.gcd(line, x.shape[2:].numel() * x.element_size())
+
+
 def in_maps(x):
     """Return whether x is contiguous, with several positions for a channel."""
     return x.ndim > 2 and x.is_contiguous() and x.shape[2:].numel() > 1
@@ -310,7 +317,7 @@ def map_results(x, weight, bias, eps):
     gamma, beta = as_numbers(weight, x, 1)[:, None], as_numbers(bias, x, 0)[:, None]
     given = as_maps(x), gamma, beta, eps, as_maps(y), stats
     work = functools.partial(arrays.kernels().write_maps, *given)
-    shared(work, x.shape[1], helpers_for(x))
+    shared(work, x.shape[1], helpers_for(x), whole_lines(x))
     return y, stats
 
 
@@ -353,7 +360,7 @@ def map_gradients(dy, x, weight, stats, wanted):
     sums, gamma = np.zeros((2, x.shape[1], 1)), as_numbers(weight, x, 1)[:, None]
     given = as_maps(dy.contiguous()), as_maps(x), gamma, stats, as_maps(dx), *sums
     work = functools.partial(arrays.kernels().write_map_gradients, *given)
-    shared(work, x.shape[1], helpers_for(x))
+    shared(work, x.shape[1], helpers_for(x), whole_lines(x))
     dweight, dbias = torch.from_numpy(sums[..., 0]).to(x.dtype)
     return dx if wanted[0] else None, dweight, dbias
 
@@ -598,7 +605,7 @@ def one_call(layer, x, limit):
     square = ratio.dot(ratio)  # the sum of channels: cheaper than the largest
     if not square <= limit:
         square = abs(ratio).max() ** 2
-    if square <= limit and math.isfinite(a.dot(b)):
+    if square <= limit and math.isfinite(mean.dot(var).item()):
         count = buffers["num_batches_tracked"].numpy()
         count += 1
         layer.__dict__.pop("_seen", None)  # PyTorch's kernel writes unnoticed
