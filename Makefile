@@ -82,7 +82,7 @@ run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all
 experiments: $(READY)  ## every long run anew, on real data: make experiments JOBS=2
 	@$(PY) -m experiments --jobs $(or $(JOBS),1)
 
-bench: $(READY)  ## ratios of speed, error and memory, ours against others, eight minutes
+bench: $(READY)  ## speed of whole training steps, then of layers; ratios, eleven minutes
 	@$(PY) -m benchmarks
 
 lab: $(READY)  ## open chapters and workbooks in JupyterLab

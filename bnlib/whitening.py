@@ -10,7 +10,13 @@ import numpy as np
 
 from bnlib.gradient_checking import check_floats, check_number, check_shape
 
-__all__ = ["covariance", "zca_whiten", "zca_whiten_backward", "newton_schulz"]
+__all__ = [
+    "covariance",
+    "zca_whiten",
+    "zca_whiten_backward",
+    "iterate_root",
+    "newton_schulz",
+]
 
 
 def covariance(x):
@@ -87,6 +93,16 @@ def zca_whiten_backward(dy, cache):
     return dx - dx.mean(axis=0)
 
 
+def iterate_root(sigma, identity, iterations):
+    """Return what `newton_schulz` does; no value is looked at."""
+    trace = (identity * sigma).sum(axis=(-2, -1), keepdims=True)
+    y, z = sigma / trace, identity
+    for _ in range(iterations):
+        m = (3 * identity - z @ y) / 2
+        y, z = y @ m, m @ z
+    return z / trace**0.5
+
+
 def newton_schulz(sigma, *, iterations=5):
     r"""Approximate the inverse square root of a covariance matrix by matrix products.
 
@@ -118,10 +134,7 @@ def newton_schulz(sigma, *, iterations=5):
         raise ValueError(
             "sigma must be symmetric, as a covariance is; pass covariance(x)"
         )
-    y, z = sigma / trace, identity
-    for _ in range(iterations):
-        m = (3 * identity - z @ y) / 2
-        y, z = y @ m, m @ z
-    if not (abs(z) < float("inf")).all():
+    root = iterate_root(sigma, identity, iterations)
+    if not (abs(root) < float("inf")).all():
         raise ValueError("sigma is not positive definite; add eps to its diagonal")
-    return z / trace**0.5
+    return root

@@ -224,7 +224,7 @@ def test_every_public_name_is_importable_from_the_package():
     support |= {"exercises", "checker"}  # check and progress are all one needs of them
     support |= {"fast"}  # faster twins, under the same names
     inner = {"batch_axes", "per_channel", "channel_percentiles", "neighbour_sum"}
-    inner |= {"stop_gradient", "correction", "pool"}
+    inner |= {"stop_gradient", "correction", "pool", "iterate_root"}
     inner |= {"widen", "narrow", "along_axes", "sum_over", "into_groups"}
     for path, module in export.collect().items():
         if Path(path).parent.name == "bnlib" and Path(path).stem not in support:

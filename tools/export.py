@@ -2,7 +2,8 @@
 
 A code cell tagged `export` goes to bnlib/<chapter>.py, one tagged `export:nn` to
 bnlib/nn/<chapter>.py, one tagged `export:kernels` to bnlib/kernels/<chapter>.py, where
-chapters/04_backward.ipynb is the chapter `backward`.
+chapters/04_backward.ipynb is the chapter `backward`. A tag may name the module itself:
+`export:nn/_convert` is bnlib/nn/_convert.py.
 
     python tools/export.py            write the modules
     python tools/export.py --check    change nothing; show a diff and fail if stale
@@ -81,17 +82,20 @@ def fail(chapter: Path, number: int, what: str, cure: str):
 
 
 def destination(chapter: Path, number: int, cell) -> str | None:
-    """The package an exported cell goes to, or None for every other cell."""
+    """The path of the module that a cell goes to, None if it is not exported."""
     tags = cell.metadata.get("tags", [])
+    modules = []
     for tag in tags:
-        if tag not in TAGS:
+        package, _, name = tag.partition("/")
+        if package in PACKAGES and (name or tag == package):
+            modules.append(f"{PACKAGES[package]}/{name or module_name(chapter)}.py")
+        elif tag not in TAGS:
             near = difflib.get_close_matches(tag, TAGS, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"known: {sorted(TAGS)}"
             fail(chapter, number, f"unknown tag `{tag}`", hint)
-    packages = [PACKAGES[tag] for tag in tags if tag in PACKAGES]
-    if len(packages) > 1:
+    if len(modules) > 1:
         fail(chapter, number, "two export tags", "keep one: a cell has one home")
-    return packages[0] if packages else None
+    return modules[0] if modules else None
 
 
 def parse(chapter: Path, number: int, source: str) -> ast.Module:
@@ -135,10 +139,15 @@ def check_import(module: Module, number: int, name: str, orders: dict[str, int])
     home = name.removeprefix("bnlib.").removeprefix("nn.")
     if home not in orders:
         fail(chapter, number, f"imports `{name}`", f"known: {sorted(orders)}")
-    own_arrays = home == module_name(chapter) and module.path.startswith("bnlib/nn/")
-    if orders[home] >= module.order and not own_arrays:
+    own_chapter = orders[home] == module.order and module.path != path_of(name)
+    if orders[home] >= module.order and not own_chapter:
         what = f"forward import of `{name}`: its chapter comes later in the book"
         fail(chapter, number, what, "move the definition to an earlier chapter")
+
+
+def path_of(name: str) -> str:
+    """bnlib.nn.fast -> bnlib/nn/fast.py"""
+    return f"{name.replace('.', '/')}.py"
 
 
 def add_cell(module: Module, number: int, source: str, orders: dict[str, int]):
@@ -176,10 +185,10 @@ def collect(root: Path = ROOT) -> dict[str, Module]:
     for order, chapter in enumerate(paths):
         notebook = nbformat.read(chapter, as_version=4)
         for number, cell in enumerate(notebook.cells, start=1):
-            package = destination(chapter, number, cell)
-            if package is None or cell.cell_type != "code":
+            path = destination(chapter, number, cell)
+            if path is None or cell.cell_type != "code":
                 continue
-            path = f"{package}/{module_name(chapter)}.py"
+            orders.setdefault(Path(path).stem, order)
             empty = Module(path, chapter, title_of(notebook), order)
             add_cell(modules.setdefault(path, empty), number, cell.source, orders)
     check_unique(modules)

@@ -40,13 +40,11 @@ __all__ = [
     "add_rows",
     "column_sums",
     "column_moments",
-    "wide_moments",
     "column_shift",
     "write_columns",
     "add_products",
     "column_combine",
     "write_column_gradients",
-    "remember",
     "row_moments",
     "write_rows",
     "row_sums",
@@ -375,28 +373,6 @@ def column_moments(x, eps, stats):
 
 
 @ordered
-def wide_moments(x, channels, eps, stats, narrow):
-    """Write the stats (4, C) of rows of several times C values, all about p = 0.
-
-    narrow : (2, C), mean and var in the dtype of x. Returns whether those will do:
-    mean^2 is at most 10 var, and var is finite.
-    """
-    wide, parts, near = np.empty((4, x.shape[1])), x.shape[1] // channels, True
-    column_moments(x, 0.0, wide)
-    for c in range(channels):
-        mean = var = 0.0
-        for k in range(c, x.shape[1], channels):
-            mean += (wide[0, k] + wide[1, k]) / parts
-        for k in range(c, x.shape[1], channels):
-            var += (wide[2, k] + (wide[0, k] + wide[1, k] - mean) ** 2) / parts
-        stats[0, c], stats[1, c], stats[2, c] = 0.0, mean, var
-        stats[3, c] = 1 / np.sqrt(var + eps)
-        narrow[0, c], narrow[1, c] = mean, var
-        near &= mean * mean <= 10 * var and narrow[1, c] < np.inf
-    return near
-
-
-@ordered
 def column_shift(x, p, mean, scale, shift, y):
     """Write (x - p - mean) scale + shift into y; x, y : (rows, C), all others (C,)."""
     for i in range(len(x)):
@@ -447,23 +423,6 @@ def write_column_gradients(dy, x, gamma, stats, dx, dgamma, dbeta):
     dbeta[:], dgamma[:] = sums[0], sums[1]
     scale, by = (stats[3] * gamma).astype(x.dtype), (sums / m).astype(x.dtype)
     column_combine(dy, x, p, mean, inverse, scale, by[0], by[1], dx)
-
-
-@ordered
-def remember(running_mean, running_var, stats, unbiased, momentum):
-    """Update running statistics (C,) in place; return False, without, if not finite.
-
-    stats : (4, C), the batch's p, mean of x - p, and var. unbiased : m / (m - 1).
-    """
-    new = np.empty((2, len(running_mean)), running_mean.dtype)
-    for c in range(len(running_mean)):
-        mean, var = stats[0, c] + stats[1, c], stats[2, c] * unbiased
-        new[0, c] = running_mean[c] + momentum * (mean - running_mean[c])
-        new[1, c] = running_var[c] + momentum * (var - running_var[c])
-    if not np.isfinite(new).all():
-        return False
-    running_mean[:], running_var[:] = new
-    return True
 
 
 @ordered

@@ -11,8 +11,10 @@ except ImportError as error:
     raise ImportError(what, name="torch") from error
 
 from bnlib.nn import functional
+from bnlib.nn._convert import convert
+from bnlib.nn._in_place import InPlaceABN
 from bnlib.nn.convolution import fold
-from bnlib.nn.fast import BatchNorm1d, BatchNorm2d, BatchNorm3d, InPlaceABN
+from bnlib.nn.fast import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from bnlib.nn.inception import LocalResponseNorm
 from bnlib.nn.many_machines import SyncBatchNorm
 from bnlib.nn.other_axes import (
@@ -44,6 +46,7 @@ __all__ = [
     "InstanceNorm3d",
     "SyncBatchNorm",
     "InPlaceABN",
+    "convert",
     "fold",
     "recalibrate",
     "fold_model",

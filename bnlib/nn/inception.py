@@ -9,6 +9,8 @@ from torch import nn
 
 import bnlib.inception as arrays
 from bnlib.batch_normalization import narrow, widen
+from bnlib.nn.inference import is_for_torch
+from bnlib.nn.whitening import one_node
 
 __all__ = ["local_response_norm", "LocalResponseNorm"]
 
@@ -23,6 +25,9 @@ def local_response_norm(input, size, alpha=1e-4, beta=0.75, k=1.0):
     floating-point tensor, ValueError for fewer than three dimensions or a size that is
     no whole number from 1 on. Source: Krizhevsky et al. 2012, section 3.3.
     """
+    if is_for_torch(input):
+        how = size, alpha, beta, k
+        return torch.nn.functional.local_response_norm(input, *how)
     arrays.check_size(size)
     if not isinstance(input, torch.Tensor) or not input.is_floating_point():
         got = getattr(input, "dtype", type(input).__name__)
@@ -40,5 +45,6 @@ def local_response_norm(input, size, alpha=1e-4, beta=0.75, k=1.0):
 class LocalResponseNorm(nn.LocalResponseNorm):
     """Local response normalization as a layer; see `local_response_norm`."""
 
+    @one_node
     def forward(self, input):
         return local_response_norm(input, self.size, self.alpha, self.beta, self.k)

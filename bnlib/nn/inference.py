@@ -7,19 +7,21 @@ The derivation is the page chapters/05_inference.html of the book.
 import math
 
 import torch
-from torch.autograd import forward_ad
+import torch.overrides
 
 from bnlib.batch_normalization import (
     affine,
     batch_axes,
 )
+from bnlib.nn.whitening import is_eager, one_node
 
 __all__ = [
     "centre",
     "mean_square",
     "normalize_batch",
     "BatchNormFunction",
-    "eager",
+    "PLAIN_TENSORS",
+    "is_for_torch",
     "at_hand",
     "check_input",
     "check_channels",
@@ -97,28 +99,45 @@ class BatchNormFunction(torch.autograd.Function):
         return *(g if w else None for g, w in gradients), None
 
 
-def eager(*tensors):
-    """Return whether operations just run: no compiler, torch.func or forward mode.
+PLAIN_TENSORS = torch.Tensor, torch.nn.Parameter
 
-    Those take the forward pass apart by themselves, and get it as it is: through an
-    autograd.Function, a forward derivative of a forward derivative comes out as 0.
+
+def is_for_torch(*tensors):
+    """Return whether the layer is to be torch.nn.functional's operator, one node.
+
+    So where somebody keeps the graph of what is called (torch.jit.trace, torch.export,
+    ONNX, modes) or wraps a tensor, and on devices and layouts that are not ours.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    duals = (forward_ad.unpack_dual(t) for t in tensors if t is not None)
-    return all(dual.tangent is None for dual in duals)
+    if torch.overrides.has_torch_function(tensors):
+        return True
+    tensors = [t for t in tensors if isinstance(t, torch.Tensor)]
+    if not all(t.is_cpu for t in tensors):
+        return True
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return (
+        torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or any(
+            type(t) not in PLAIN_TENSORS
+            or t.layout is not torch.strided
+            or torch._is_functional_tensor(t)
+            for t in tensors
+        )
+    )
 
 
 def at_hand(x):
     """Return whether looking at the values of x is free: an eager tensor on the CPU."""
-    return type(x) is torch.Tensor and x.device.type == "cpu" and eager(x)
+    return type(x) is torch.Tensor and x.is_cpu and is_eager()
 
 
-def check_input(input, training, eps):
+def check_input(input, training, eps, momentum=None):
     """Raise torch's error, with a cure, for an input that cannot be normalized.
 
     TypeError: not a tensor. NotImplementedError: not floating-point. ValueError: one
-    value per channel in training, an eps that allows 0/0, or no channel axis.
+    value per channel in training, an eps that allows 0/0, a momentum that is not
+    finite, or no channel axis.
     """
     if not isinstance(input, torch.Tensor):
         got = f"{type(input).__name__}; convert it: torch.as_tensor(input)"
@@ -138,6 +157,8 @@ def check_input(input, training, eps):
     if input.ndim < 2 and input.numel():
         what = f"expected at least 2D input (got {input.ndim}D input)"
         raise ValueError(f"{what}; reshape it to (N, C) or (N, C, ...)")
+    if momentum is not None and not math.isfinite(momentum):
+        raise ValueError(f"momentum must be finite, got {momentum}; 0.1 is usual")
 
 
 def check_channels(input, training, running_mean, running_var, weight, bias):
@@ -228,16 +249,17 @@ def batch_norm(
     NaN or infinity would reach the running statistics, see `store`.
     Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
     """
-    check_input(input, training, eps)
-    check_channels(input, training, running_mean, running_var, weight, bias)
-    if momentum is not None and not math.isfinite(momentum):
-        raise ValueError(f"momentum must be finite, got {momentum}; 0.1 is usual")
+    given = running_mean, running_var, weight, bias
+    if is_for_torch(input, *given):
+        how = training, momentum, eps
+        return torch.nn.functional.batch_norm(input, *given, *how)
+    check_input(input, training, eps, momentum)
+    check_channels(input, training, *given)
     weight, bias = along_channels(weight, input), along_channels(bias, input)
     if not input.numel():
         y = affine(input.clone(), weight, bias)
     elif training:
-        known = eager(input, weight, bias)
-        function = BatchNormFunction.apply if known else normalize_batch
+        function = BatchNormFunction.apply if is_eager() else normalize_batch
         y, mean, var = function(input, weight, bias, eps)
         if running_mean is not None:
             m = input.numel() / input.shape[1]
@@ -260,6 +282,7 @@ class BatchNormMixin:
 
     function = staticmethod(batch_norm)  # a later chapter may put another in its place
 
+    @one_node
     def forward(self, input):
         """Return the normalized input; in training, update the running statistics."""
         if isinstance(input, torch.Tensor):  # anything else is refused by batch_norm

@@ -21,6 +21,7 @@ from bnlib.nn.inference import (
     in_memory_as_torch,
     store,
 )
+from bnlib.nn.whitening import one_node
 
 __all__ = [
     "diagnosis",
@@ -276,6 +277,7 @@ class SyncBatchNormForward(BatchNormMixin, SyncBatchNormState):
             return None
         return Workers(f"SyncBatchNorm({self.num_features})", group)
 
+    @one_node
     def forward(self, input):
         """Return the normalized input; in training, update the running statistics."""
         workers = self.workers()
@@ -283,13 +285,14 @@ class SyncBatchNormForward(BatchNormMixin, SyncBatchNormState):
             return super().forward(input)  # which refuses what is no tensor
         self._check_input_dim(input)
         tracked, momentum = self.track_running_stats, self.momentum
+        counter = self.num_batches_tracked if tracked else None
         if momentum is None:  # the cumulative average: every batch weighs the same
-            momentum = 1 / (float(self.num_batches_tracked) + 1) if tracked else 0.0
+            momentum = 0.0 if counter is None else 1 / (float(counter) + 1)
         stats = (self.running_mean, self.running_var) if tracked else (None, None)
         parameters = self.weight, self.bias, momentum, self.eps
         y = sync_batch_norm(input, *stats, *parameters, workers)
-        if tracked:  # last: a batch that raised an error does not count
-            self.num_batches_tracked.add_(1)
+        if counter is not None:  # last: a batch that raised an error does not count
+            counter.add_(1)
         return y
 
 

@@ -17,11 +17,12 @@ from bnlib.nn.inference import (
     batch_norm,
     centre,
     check_channels,
-    eager,
     in_memory_as_torch,
+    is_for_torch,
     mean_square,
     store,
 )
+from bnlib.nn.whitening import is_eager, one_node
 
 __all__ = [
     "normalize_over",
@@ -99,8 +100,7 @@ class NormalizeFunction(torch.autograd.Function):
 
 def normalized(x, weight, bias, axes, eps):
     """Return what `normalize_over` does, with our backward pass where it applies."""
-    known = eager(x, weight, bias)
-    function = NormalizeFunction.apply if known else normalize_over
+    function = NormalizeFunction.apply if is_eager() else normalize_over
     return function(x, weight, bias, axes, eps)
 
 
@@ -111,7 +111,8 @@ def divide_by_rms(x, weight, axes, eps):
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     inverse = ((x**2).mean(axes, keepdim=True) + eps) ** -0.5
-    return affine(x * inverse, weight), inverse
+    xhat = x * inverse  # first: the result lies in memory as x does
+    return xhat if weight is None else xhat * weight, inverse
 
 
 class RMSFunction(torch.autograd.Function):
@@ -203,6 +204,9 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     Raises torch's errors, see `check_tensor`, `last_axes`, `check_dtypes`.
     Source: Ba, Kiros & Hinton 2016, equation 3.
     """
+    if is_for_torch(input, weight, bias):
+        how = normalized_shape, weight, bias, eps
+        return torch.nn.functional.layer_norm(input, *how)
     check_tensor("layer_norm", input)
     axes = last_axes("layer_norm", input, normalized_shape, weight=weight, bias=bias)
     check_dtypes(input, weight, bias)
@@ -224,6 +228,8 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
     Raises torch's errors, see `check_tensor`, `last_axes`; ValueError for an input of
     fewer dimensions than normalized_shape. Source: Zhang & Sennrich 2019, equation 4.
     """
+    if is_for_torch(input, weight):
+        return torch.nn.functional.rms_norm(input, normalized_shape, weight, eps)
     if not (isinstance(input, torch.Tensor) and input.is_complex()):
         check_tensor("rms_norm", input)
     if hasattr(normalized_shape, "__len__") and input.ndim < len(normalized_shape):
@@ -235,7 +241,7 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
     weight = (
         None if weight is None else weight.to(torch.promote_types(weight.dtype, wide))
     )
-    known = eager(input, weight) and not input.is_complex()
+    known = is_eager() and not input.is_complex()
     y, _ = (RMSFunction.apply if known else divide_by_rms)(input, weight, axes, eps)
     return in_memory_as_torch(y.to(input.dtype))
 
@@ -280,6 +286,8 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     Raises torch's errors, see `check_tensor`, `check_group_input`.
     Source: Wu & He 2018, equation 7.
     """
+    if is_for_torch(input, weight, bias):
+        return torch.nn.functional.group_norm(input, num_groups, weight, bias, eps)
     check_tensor("group_norm", input)
     check_group_input(input, num_groups, weight, bias)
     shape = input.shape
@@ -310,15 +318,21 @@ def instance_norm(
     NaN or infinity would reach the running statistics, see `store`.
     Source: Ulyanov, Vedaldi & Lempitsky 2016, equation 2.
     """
-    check_tensor("instance_norm", input)
     parameters = running_mean, running_var, weight, bias
+    if is_for_torch(input, *parameters):
+        how = use_input_stats, momentum, eps
+        return torch.nn.functional.instance_norm(input, *parameters, *how)
+    check_tensor("instance_norm", input)
     check_instances(input, use_input_stats, *parameters)
     if not use_input_stats:
         return batch_norm(input, *parameters, False, momentum, eps).contiguous()
     axes = tuple(range(2, input.ndim))
     weight, bias = along_channels(weight, input), along_channels(bias, input)
     y, mean, var = normalized(input, weight, bias, axes, eps)
-    if running_mean is not None and input.numel():
+    if running_mean is not None and torch._C._are_functorch_transforms_active():
+        # There torch alone may write; what it returns has wrong higher derivatives.
+        torch.nn.functional.instance_norm(input, *parameters, True, momentum, eps)
+    elif running_mean is not None and input.numel():
         m = input.shape[2:].numel()
         running = {"running_mean": running_mean, "running_var": running_var}
         batch = {"running_mean": mean, "running_var": var * (m / (m - 1))}
@@ -351,6 +365,7 @@ class LayerNorm(torch.nn.LayerNorm):
     Source: Ba, Kiros & Hinton 2016, equation 3.
     """
 
+    @one_node
     def forward(self, input):
         """Return the normalized input; the same in training and evaluation."""
         parameters = self.normalized_shape, self.weight, self.bias
@@ -365,9 +380,10 @@ class RMSNorm(torch.nn.RMSNorm):
     All else as in `LayerNorm`. Source: Zhang & Sennrich 2019, equation 4.
     """
 
-    def forward(self, input):
+    @one_node
+    def forward(self, x):
         """Return the normalized input; the same in training and evaluation."""
-        return rms_norm(input, self.normalized_shape, self.weight, self.eps)
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
 class GroupNorm(torch.nn.GroupNorm):
@@ -378,6 +394,7 @@ class GroupNorm(torch.nn.GroupNorm):
     All else as in `LayerNorm`. Source: Wu & He 2018, equation 7.
     """
 
+    @one_node
     def forward(self, input):
         """Return the normalized input; the same in training and evaluation."""
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -389,6 +406,11 @@ class InstanceNormMixin:
     Put it before the torch.nn class, which checks the input and adds a batch axis of
     length 1 where it is missing.
     """
+
+    @one_node
+    def forward(self, input):
+        """Return the normalized input; with running statistics, as torch.nn's."""
+        return super().forward(input)
 
     def _apply_instance_norm(self, input):
         parameters = self.running_mean, self.running_var, self.weight, self.bias

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bnlib.nn.convolution import BATCH_NORMS, PLAIN, TRANSPOSED, fold
-from bnlib.nn.inference import batch_norm
+from bnlib.nn.inference import BatchNormMixin, batch_norm
 from bnlib.nn.renormalization import BatchRenorm
 from bnlib.nn.whitening import DecorrelatedBatchNorm
 
@@ -83,7 +83,7 @@ __all__ = [
 ]
 
 
-POOLED = (*BATCH_NORMS, BatchRenorm)
+POOLED = (*BATCH_NORMS, BatchNormMixin, BatchRenorm)
 NORMS = (
     *POOLED, DecorrelatedBatchNorm, torch.nn.modules.instancenorm._InstanceNorm,
     torch.nn.GroupNorm, torch.nn.LayerNorm, torch.nn.RMSNorm,
@@ -200,7 +200,8 @@ def use_of(layer, name, source, x):
 def by_batch(layer, x):
     """Return x normalized by its own statistics; None where that cannot be."""
     if x.numel() > x.shape[1] and is_plain(layer):
-        return batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+        own = getattr(layer, "function", batch_norm)  # one of ours has an activation
+        return own(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
 
 
 def survey(model, batch, optimizer=None, forward=run_on):

@@ -21,11 +21,11 @@ from bnlib.nn.inference import (
     at_hand,
     check_channels,
     check_input,
-    eager,
     in_memory_as_torch,
     normalize_batch,
     store,
 )
+from bnlib.nn.whitening import is_eager, one_node
 
 __all__ = [
     "check_running",
@@ -95,7 +95,7 @@ def batch_renorm(
     if not (training and input.numel()):
         y = affine(input - mean, affine(1 / std, weight), bias)
         return in_memory_as_torch(y.to(input.dtype))
-    function = BatchNormFunction.apply if eager(input) else normalize_batch
+    function = BatchNormFunction.apply if is_eager() else normalize_batch
     xhat, batch_mean, batch_var = function(input.to(mean.dtype), None, None, eps)
     batch_std = (batch_var + eps) ** 0.5
     r, d = arrays.correction(batch_mean, batch_std, mean, std, rmax, dmax)
@@ -136,11 +136,17 @@ class RenormState(torch.nn.Module):
 class RenormCheckpoints(RenormState):
     """How that memory is exchanged with batch norm's."""
 
-    def _load_from_state_dict(self, state_dict, prefix, *others):
+    _version = 2  # as torch.nn's batch norm since it has num_batches_tracked
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, *others):
         std, var = prefix + "running_std", prefix + "running_var"
         if var in state_dict and std not in state_dict:
             state_dict[std] = (state_dict.pop(var) + self.eps) ** 0.5
-        super()._load_from_state_dict(state_dict, prefix, *others)
+        counter = self.num_batches_tracked
+        if metadata.get("version", 1) < 2 and counter is not None:
+            count = torch.zeros_like(counter) if counter.is_meta else counter
+            state_dict.setdefault(prefix + "num_batches_tracked", count)
+        super()._load_from_state_dict(state_dict, prefix, metadata, *others)
 
     def as_batch_norm(self):
         """Return the batch norm layer that does the same in evaluation.
@@ -168,7 +174,8 @@ def at_step(limit, counter):
     """Return a limit, or what its schedule says of the step in the counter."""
     if not callable(limit):
         return limit
-    return limit(0 if counter.is_meta else int(counter))
+    unknown = counter is None or counter.is_meta
+    return limit(0 if unknown else int(counter))
 
 
 class BatchRenorm(RenormCheckpoints):
@@ -176,6 +183,7 @@ class BatchRenorm(RenormCheckpoints):
 
     dimensions, batch_norm = (), None  # of the input; the layer of `as_batch_norm`
 
+    @one_node
     def forward(self, input):
         """Return the normalized input; in training, update the running statistics."""
         if isinstance(input, torch.Tensor) and input.ndim not in self.dimensions:
@@ -185,11 +193,12 @@ class BatchRenorm(RenormCheckpoints):
         if self.training:
             limits = [at_step(limit, counter) for limit in (self.rmax, self.dmax)]
         if momentum is None:  # the cumulative average: every batch weighs the same
-            momentum = 1 / (float(counter) + 1) if self.training else 0.0
+            counted = self.training and counter is not None
+            momentum = 1 / (float(counter) + 1) if counted else 0.0
         state = self.running_mean, self.running_std, self.weight, self.bias
         how = self.training, momentum, self.eps, *limits
         y = batch_renorm(input, *state, *how)
-        if self.training:  # last: a batch that raised an error does not count
+        if self.training and counter is not None:  # last: an error does not count
             counter.add_(1)
         return y
 
@@ -200,7 +209,8 @@ class RenormUpkeep(BatchRenorm):
     def reset_running_stats(self):
         """Set the running mean to 0, the running std to 1, the counter to 0."""
         self.running_mean.zero_(), self.running_std.fill_(1)
-        self.num_batches_tracked.zero_()
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.zero_()
 
     def reset_parameters(self):
         """Forget everything: the running statistics, weight 1, bias 0."""

@@ -4,13 +4,21 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/02_whitening.html of the book.
 """
 
-import torch
-from torch import nn
+import functools
 
+import torch
+import torch.fx
+from torch import nn
+from torch.autograd import forward_ad
+
+import bnlib.whitening as arrays
 from bnlib.gradient_checking import check_floats, check_like, check_number, check_shape
 from bnlib.whitening import newton_schulz
 
 __all__ = [
+    "is_eager",
+    "one_node",
+    "inverse_root",
     "InverseRoot",
     "group_moments",
     "check_options",
@@ -18,6 +26,44 @@ __all__ = [
     "decorrelated_batch_norm",
     "DecorrelatedBatchNorm",
 ]
+
+
+def is_eager():
+    """Return whether operations just run: no compiler, tracer or transformation.
+
+    Those take the forward pass apart by themselves, and get it as it is: through an
+    autograd.Function, a forward derivative of a forward derivative comes out as 0.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+    )
+
+
+def one_node(forward):
+    """Make the forward pass of a layer one node in the graphs of torch.fx.
+
+    torch.fx does that by itself for the layers of torch.nn: a node keeps its mode.
+    """
+
+    @functools.wraps(forward)
+    def one(self, *args, **kwargs):
+        first = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(first, torch.fx.Proxy) and first.tracer.root is not self:
+            path = first.tracer.path_of_module(self)
+            return first.tracer.create_proxy("call_module", path, args, kwargs)
+        return forward(self, *args, **kwargs)
+
+    return one
+
+
+def inverse_root(values, vectors):
+    """Return U Lambda^(-1/2) U^T of eigenvalues (..., C) and vectors U (..., C, C)."""
+    return vectors / values.sqrt().unsqueeze(-2) @ vectors.mT
 
 
 class InverseRoot(torch.autograd.Function):
@@ -33,9 +79,8 @@ class InverseRoot(torch.autograd.Function):
         if not (values > 0).all():
             cure = "pass a larger eps, more values, or a larger num_groups"
             raise ValueError(f"a covariance is singular, its root not finite; {cure}")
-        root = values.sqrt()
-        ctx.save_for_backward(root, vectors)
-        return vectors / root.unsqueeze(-2) @ vectors.mT
+        ctx.save_for_backward(values.sqrt(), vectors)
+        return inverse_root(values, vectors)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -80,10 +125,15 @@ def decorrelate(x, mean, sigma, eps, iterations=None):
     x : (G, c, M). mean : (G, c, 1). sigma : (G, c, c). iterations : of Newton-Schulz;
     None takes the exact root, by eigenvectors. Source: Huang et al. 2018 and 2019.
     """
-    sigma = sigma + eps * torch.eye(sigma.shape[-1], dtype=x.dtype, device=x.device)
-    if iterations is None:
+    identity = torch.eye(sigma.shape[-1], dtype=x.dtype, device=x.device)
+    sigma = sigma + eps * identity
+    if iterations is None and is_eager():
         return InverseRoot.apply(sigma) @ (x - mean)
-    return newton_schulz(sigma, iterations=iterations) @ (x - mean)
+    if iterations is None:
+        return inverse_root(*torch.linalg.eigh(sigma)) @ (x - mean)
+    if is_eager():
+        return newton_schulz(sigma, iterations=iterations) @ (x - mean)
+    return arrays.iterate_root(sigma, identity, iterations) @ (x - mean)
 
 
 def decorrelated_batch_norm(
@@ -95,7 +145,8 @@ def decorrelated_batch_norm(
     Running averages are updated in place in training, with the unbiased covariance,
     after everything else has succeeded.
     """
-    check_floats("input", input, min_ndim=2, layout="(N, C) or (N, C, ...)")
+    if is_eager():  # elsewhere nobody can look at values
+        check_floats("input", input, min_ndim=2, layout="(N, C) or (N, C, ...)")
     check_like("input", input, running_mean, "running_mean")
     if input.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"input must be float32 or float64, got {input.dtype}; convert")
@@ -151,6 +202,7 @@ class DecorrelatedBatchNorm(nn.Module):
     def extra_repr(self):
         return f"{self.num_features}, {self.num_groups}, iterations={self.iterations}"
 
+    @one_node
     def forward(self, input):
         """Return the whitened input; in training, update the running averages."""
         state = self.running_mean, self.running_covariance, self.weight, self.bias
