@@ -300,8 +300,10 @@ class BatchNorm1d(inference.BatchNorm1d):
 
     y = weight (x - mean) / sqrt(var + eps) + bias
 
-    Chapter 5's layer, faster on the CPU, and exact for values far from 0: rounding does
-    not grow with mean / std. Source: chapters 5 and 17.
+    Chapter 5's layer by PyTorch's own kernels: exact far from 0 (rounding does not grow
+    with mean / std), right to any derivative, and without a memory of its calls.
+    Where it is torch.nn's operator, see `bnlib.nn.inference.is_for_torch`; what goes by
+    exact type wants `convert(model, to=torch.nn)` first. Source: chapters 5 and 17.
     """
 
     function = staticmethod(batch_norm)

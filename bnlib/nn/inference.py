@@ -312,7 +312,8 @@ class BatchNorm1d(BatchNormMixin, torch.nn.BatchNorm1d):
     defaults, state_dict, dtypes and errors are those of torch.nn.BatchNorm1d; so is
     `momentum`, the weight of the NEW batch (None: average of all batches). One error is
     added: ValueError before NaN or infinity would enter the running statistics.
-    Works under torch.compile and torch.func; torch.jit.script and torch.fx, which read
-    the Python code of a layer, are not supported.
+    Works under torch.compile and torch.func. Under a tracer, an exporter, a mode, with
+    wrapped tensors and on other devices than the CPU it is torch.nn's operator, see
+    `is_for_torch`, and torch.fx has one node for it. No torch.jit.script.
     Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
     """

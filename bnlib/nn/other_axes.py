@@ -361,7 +361,8 @@ class LayerNorm(torch.nn.LayerNorm):
     y = weight (x - mean) / sqrt(var + eps) + bias
 
     Arguments, defaults, state_dict, dtypes and errors are those of torch.nn.LayerNorm,
-    from which it inherits all but the forward pass. torch.jit.script is not supported.
+    from which it inherits all but the forward pass. Under a tracer, for wrapped tensors
+    and on other devices it is torch's operator: chapter 5. No torch.jit.script.
     Source: Ba, Kiros & Hinton 2016, equation 3.
     """
 
