@@ -121,6 +121,7 @@ def is_for_torch(*tensors):
         or any(
             type(t) not in PLAIN_TENSORS
             or t.layout is not torch.strided
+            or t.is_nested
             or torch._is_functional_tensor(t)
             for t in tensors
         )
