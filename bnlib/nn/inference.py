@@ -26,6 +26,7 @@ __all__ = [
     "check_input",
     "check_channels",
     "store",
+    "remember",
     "along_channels",
     "in_memory_as_torch",
     "batch_norm",
@@ -215,6 +216,18 @@ def store(running, batch, momentum):
         old.copy_(update[name])
 
 
+def remember(input, mean, var, running_mean, running_var, momentum, eps):
+    """Update running statistics with the moments of a batch, see `store`."""
+    if torch._C._are_functorch_transforms_active():  # there torch alone may write
+        given = running_mean, running_var, None, None, True, momentum, eps
+        torch.nn.functional.batch_norm(input, *given)
+        return
+    m = input.numel() / input.shape[1]
+    running = {"running_mean": running_mean, "running_var": running_var}
+    batch = {"running_mean": mean, "running_var": var * (m / (m - 1))}
+    store(running, batch, momentum)
+
+
 def along_channels(p, x):
     """Return p (C,) as (1, C, 1, ...), in float32 at least; None stays None."""
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -263,10 +276,7 @@ def batch_norm(
         function = BatchNormFunction.apply if is_eager() else normalize_batch
         y, mean, var = function(input, weight, bias, eps)
         if running_mean is not None:
-            m = input.numel() / input.shape[1]
-            running = {"running_mean": running_mean, "running_var": running_var}
-            batch = {"running_mean": mean, "running_var": var * (m / (m - 1))}
-            store(running, batch, momentum)
+            remember(input, mean, var, running_mean, running_var, momentum, eps)
     else:
         mean, var = (along_channels(s, input) for s in (running_mean, running_var))
         y = affine(input - mean, affine((var + eps) ** -0.5, weight), bias)
