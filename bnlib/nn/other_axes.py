@@ -132,7 +132,7 @@ class RMSFunction(torch.autograd.Function):
     def backward(ctx, dy, dinverse):
         x, weight, inverse = ctx.saved_tensors
         axes, m = ctx.axes, math.prod(x.shape[a] for a in ctx.axes)
-        g = affine(dy, weight)
+        g = dy if weight is None else dy * weight
         by_rms = inverse**3 * ((g * x).sum(axes, keepdim=True) + dinverse) / m
         dx = (inverse * g - x * by_rms).to(x.dtype)
         wanted, dweight = ctx.needs_input_grad, None
