@@ -88,9 +88,9 @@ __all__ = [  # in the order of the chapters
 ]
 _NEED_TORCH = {  # loaded on first use
     "fold": "bnlib.nn.convolution",
-    "recalibrate": "bnlib.nn.pitfalls",
-    "fold_model": "bnlib.nn.pitfalls",
-    "diagnose": "bnlib.nn.pitfalls",
+    "recalibrate": "bnlib.nn._recalibrate",
+    "fold_model": "bnlib.nn._fold",
+    "diagnose": "bnlib.nn._diagnose",
 }
 
 

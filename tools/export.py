@@ -199,14 +199,25 @@ def collect(root: Path = ROOT) -> dict[str, Module]:
 def share_imports(modules: dict[str, Module]):
     """Give a chapter's modules the same imports; `tidy` drops the unused ones.
 
-    A notebook imports a name once, whichever of its modules needs it.
+    A notebook imports a name once, whichever of its modules needs it. What a chapter
+    has put into one private module, its later ones import from there.
     """
+    written = {module.path: list(module.imports) for module in modules.values()}
     for module in modules.values():
         twins = [m for m in modules.values() if m.chapter == module.chapter]
-        lines = [line for twin in twins for line in twin.imports]
+        lines = [line for twin in twins for line in written[twin.path]]
         # The layers may import from the array module, but not that from itself.
         own = f"from {module.path.removesuffix('.py').replace('/', '.')} import"
         module.imports = [line for line in lines if not line.startswith(own)]
+        for twin in twins[: twins.index(module)]:
+            if is_room(twin) and is_room(module):
+                home = twin.path.removesuffix(".py").replace("/", ".")
+                module.imports.append(f"from {home} import {', '.join(twin.public)}")
+
+
+def is_room(module: Module) -> bool:
+    """Whether a tag names the module, `export:nn/_survey`, not its chapter."""
+    return Path(module.path).stem.startswith("_")
 
 
 def check_unique(modules: dict[str, Module]):

@@ -12,7 +12,10 @@ except ImportError as error:
 
 from bnlib.nn import functional
 from bnlib.nn._convert import convert
+from bnlib.nn._diagnose import diagnose
+from bnlib.nn._fold import fold_model
 from bnlib.nn._in_place import InPlaceABN
+from bnlib.nn._recalibrate import recalibrate
 from bnlib.nn.convolution import fold
 from bnlib.nn.fast import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from bnlib.nn.inception import LocalResponseNorm
@@ -25,7 +28,6 @@ from bnlib.nn.other_axes import (
     LayerNorm,
     RMSNorm,
 )
-from bnlib.nn.pitfalls import diagnose, fold_model, recalibrate
 from bnlib.nn.renormalization import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from bnlib.nn.whitening import DecorrelatedBatchNorm
 

@@ -20,6 +20,7 @@ __all__ = [
     "BATCH_NORMS",
     "check_layer",
     "check_frozen",
+    "check_folded",
     "fold",
 ]
 
@@ -76,11 +77,8 @@ def check_layer(layer):
         if p is not None and not isinstance(p, torch.nn.Parameter):
             what = f"layer.{name} must be a Parameter, got a computed one in {got}"
             raise TypeError(f"{what}; remove its weight norm or parametrization first")
-    own_forward = type(layer).forward is not kind.forward
-    if own_forward or layer._forward_hooks or layer._forward_pre_hooks:
-        what = (
-            f"layer must do what a {kind.__name__} does, got its own forward or hooks"
-        )
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        what = f"layer must do what a {kind.__name__} does, got hooks in {got}"
         raise TypeError(f"{what}; remove them, what they do would be lost or misplaced")
     return kind
 
@@ -111,18 +109,45 @@ def check_frozen(batch_norm, channels, dims):
         raise ValueError(f"{what}; reset_running_stats() and train it again")
 
 
+def check_folded(layer, batch_norm, folded):
+    """Raise TypeError where a layer with a forward pass of its own is folded wrongly.
+
+    On random numbers of all sizes layer and batch_norm have to do what folded does.
+    """
+    steps = layer.weight.shape[2:], getattr(layer, "dilation", ())
+    spatial = [size * step + 1 for size, step in zip(*steps, strict=True)]
+    channels = layer.in_channels if spatial else layer.in_features
+    x = torch.randn(4, channels, *spatial, generator=torch.Generator().manual_seed(0))
+    x = x.double() * 10 ** torch.arange(-1.0, 3).reshape(-1, 1, *[1] * len(spatial))
+    try:
+        modules = (copy.deepcopy(m).double().cpu() for m in (layer, batch_norm, folded))
+        first, second, both = modules
+        with torch.no_grad():
+            y, z = second(first(x.clone())), both(x)
+        off, size = ((v.flatten(1).abs().amax(1)) for v in (y - z, y))
+        rounding = min(1e3 * torch.finfo(layer.weight.dtype).eps, 0.05)
+        right, why = bool((off <= rounding * size).all()), "its own forward pass"
+    except Exception as error:
+        right, why = False, f"{type(error).__name__}: {error}"
+    if not right:
+        kind = next(k for k in PLAIN + TRANSPOSED if isinstance(layer, k)).__name__
+        what = f"layer must do what a {kind} does, got {why} in {type(layer).__name__}"
+        raise TypeError(f"{what}; fold it by hand")
+
+
 def fold(layer, batch_norm):
     """Return a new layer that does what layer and then batch_norm do in evaluation.
 
     weight' = scale weight,   bias' = scale (bias - mean) + beta
     scale = gamma / sqrt(var + eps), one number per output channel
 
-    layer : Linear, Conv1d/2d/3d or ConvTranspose1d/2d/3d, any groups. batch_norm : ours
+    layer : Linear, Conv1d/2d/3d or ConvTranspose1d/2d/3d, any groups, or a subclass
+    that does the same sums, which is tried on random numbers. batch_norm : ours
     or torch.nn's, in evaluation mode, with one channel per output of layer; after a
     Linear, on inputs (N, C): on (N, C, L) BatchNorm1d normalizes another axis. The new
     layer has the type, dtype, device, mode and requires_grad of layer, and a bias,
     which is trainable like layer's, or like its weight where layer had none.
-    Raises TypeError or ValueError, see `check_layer` and `check_frozen`.
+    Raises TypeError or ValueError, see `check_layer`, `check_frozen`, `check_folded`.
     Source: Ioffe & Szegedy 2015, Algorithm 2, line 11, as one layer.
     """
     kind = check_layer(layer)
@@ -141,4 +166,6 @@ def fold(layer, batch_norm):
     for name, old, new in ("weight", layer.weight, weight), ("bias", bias, shift):
         like = layer.weight if old is None else old
         setattr(folded, name, torch.nn.Parameter(new.to(like), like.requires_grad))
+    if type(layer).forward is not kind.forward or "forward" in vars(layer):
+        check_folded(layer, batch_norm, folded)
     return folded

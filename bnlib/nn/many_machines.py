@@ -36,6 +36,7 @@ __all__ = [
     "SyncBatchNormState",
     "SyncBatchNormForward",
     "STATISTICS",
+    "check_convertible",
     "SyncBatchNorm",
 ]
 
@@ -299,6 +300,18 @@ class SyncBatchNormForward(BatchNormMixin, SyncBatchNormState):
 STATISTICS = "running_mean", "running_var", "num_batches_tracked"
 
 
+def check_convertible(layer):
+    """Raise TypeError for a batch norm that a synchronized one does not replace."""
+    got = type(layer).__name__
+    if isinstance(layer, LazyModuleMixin):
+        cure = "call the model on a batch first"
+        raise TypeError(f"{got} has no number of features; {cure}")
+    known = type(layer).forward.__module__.startswith(("torch.nn.", "bnlib.nn."))
+    if not known or "forward" in vars(layer):
+        what = f"{got} has a forward pass of its own, which would be lost"
+        raise TypeError(f"{what}; put what it adds into a layer behind it")
+
+
 class SyncBatchNorm(SyncBatchNormForward):
     """Batch normalization over all workers, in place of torch.nn.SyncBatchNorm.
 
@@ -322,9 +335,7 @@ class SyncBatchNorm(SyncBatchNormForward):
     @classmethod
     def like(cls, layer, process_group=None):
         """Return this layer with parameters and statistics of a batch norm, shared."""
-        if isinstance(layer, LazyModuleMixin):
-            cure = "call the model on a batch first"
-            raise TypeError(f"{type(layer).__name__} has no number of features; {cure}")
+        check_convertible(layer)
         sizes = layer.num_features, layer.eps, layer.momentum, layer.affine
         new = cls(*sizes, layer.track_running_stats, process_group)
         for name in ("weight", "bias", *STATISTICS):
@@ -338,16 +349,15 @@ class SyncBatchNorm(SyncBatchNormForward):
         """Return the module with every batch norm in it replaced, as torch.nn's does.
 
         module : changed in place, unless it is a batch norm itself. A layer that is
-        used in several places stays one layer. A subclass with a forward pass of its
-        own becomes a plain layer, and hooks are not carried over, as in torch.nn.
+        used in several places stays one layer. Hooks are not carried over, as in
+        torch.nn. Raises TypeError, and changes nothing, for a subclass with a forward
+        pass of its own: torch.nn's converter drops the activation in it.
         """
         if isinstance(module, _BatchNorm):
             return cls.like(module, process_group)
-        made = {}
+        norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        made = {norm: cls.like(norm, process_group) for norm in norms}
         for parent in list(module.modules()):
             for name, child in parent._modules.items():
-                if isinstance(child, _BatchNorm):
-                    if child not in made:
-                        made[child] = cls.like(child, process_group)
-                    parent._modules[name] = made[child]
+                parent._modules[name] = made.get(child, child)
         return module

@@ -1,0 +1,525 @@
+"""Chapter 15, Pitfalls: chapters/15_pitfalls.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+The derivation is the page chapters/15_pitfalls.html of the book.
+"""
+
+import math
+import pprint
+from typing import NamedTuple
+
+import torch
+
+from bnlib.nn._survey import (
+    BY_EXAMPLE,
+    INSTANCE_NORMS,
+    has_hooks,
+    is_frozen,
+    is_plain,
+    is_pooled,
+    running,
+    whole,
+)
+from bnlib.nn.convolution import TRANSPOSED
+from bnlib.nn.renormalization import BatchRenorm
+
+__all__ = [
+    "Finding",
+    "cure_of",
+    "not_finite",
+    "RECALIBRATE",
+    "RELOAD",
+    "bad_batch",
+    "never_updated",
+    "UNTRACK",
+    "is_fresh",
+    "apart",
+    "is_new",
+    "is_far",
+    "far_statistics",
+    "momentum_sense",
+    "MOMENTUM",
+    "few_values",
+    "LARGER",
+    "padding",
+    "REAL",
+    "REAL_EACH",
+    "time_axis",
+    "shared_layer",
+    "APART",
+    "moves",
+    "is_trainable",
+    "training_layer",
+    "thawed",
+    "FREEZE",
+    "eval_layer",
+    "untracked",
+    "TRACK",
+    "lost_parts",
+    "KEEP",
+    "useless_bias",
+    "UNBIAS",
+    "weight_decay",
+    "UNDECAY",
+    "zero_weights",
+    "REVIVE",
+    "dead_channels",
+    "QUIET",
+    "QUIET_STD",
+    "half_statistics",
+    "WIDEN",
+    "largest_weight",
+    "int8_range",
+    "PER_CHANNEL",
+    "unsynchronized",
+]
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong: its code, where, what was seen, what to do.
+
+    recipe : the cure, as code; in it NAMES stands for a list of items, by default of
+    one, the layer's name. Findings with the same recipe are cured together.
+    """
+
+    code: str
+    layer: str
+    what: str
+    recipe: str
+    item: object = None
+
+    @property
+    def cure(self):
+        """Lines of code that can be pasted, where `model` is the model."""
+        return cure_of([self])
+
+
+def cure_of(findings):
+    """Return the lines of code that cure findings of one recipe."""
+    items = [f.layer if f.item is None else f.item for f in findings]
+    names = pprint.pformat(items, compact=True, width=72)
+    return findings[0].recipe.replace("NAMES", names)
+
+
+def not_finite(seen):
+    """Find statistics or parameters that are NaN or infinite, or a variance below 0."""
+    for layer, name in seen.norms.items():
+        stored, own = layer._buffers, {**layer._buffers, **layer._parameters}
+        own = {n: whole(v) for n, v in own.items() if v is not None}
+        wrong = {n: ~v.isfinite() for n, v in own.items()}
+        if "running_var" in own:
+            wrong["running_var"] |= own["running_var"] < 0
+        bad = {n: w.sum().item() for n, w in wrong.items() if w.any()}
+        if bad:
+            what = f"NaN, infinite, or a variance below 0: {max(bad.values())} values"
+            what += f" of {' and of '.join(bad)}"
+            anew = is_pooled(layer) and set(bad) <= set(stored)
+            yield Finding("not-finite", name, what, RECALIBRATE if anew else RELOAD)
+
+
+RECALIBRATE = "bnlib.recalibrate(model, loader, layers=NAMES)"
+RELOAD = "model.load_state_dict(checkpoint)  # from before the NaN"
+
+
+def bad_batch(seen):
+    """Find NaN or infinity in what goes in, where it first shows."""
+    for use in [u for u in seen.pooled() if u.broken][:1]:
+        what = f"{use.broken} of {use.shape[0]} examples bring NaN or infinity"
+        cure = "loader = [batch for batch in loader if batch.isfinite().all()]"
+        yield Finding("bad-batch", use.name, what, cure)
+
+
+def never_updated(seen):
+    """Find layers that shall use running statistics and never had any."""
+    for layer, name in seen.norms.items():
+        instance = isinstance(layer, INSTANCE_NORMS)
+        tracks = getattr(layer, "running_mean", None) is not None
+        used = (
+            tracks
+            and not layer.training
+            and getattr(layer, "track_running_stats", True)
+        )
+        if used and (instance or is_pooled(layer)) and is_fresh(layer):
+            what = "running statistics are those of a new layer: mean 0, variance 1"
+            recipe = UNTRACK if instance else RECALIBRATE
+            yield Finding("never-updated", name, what, recipe)
+
+
+UNTRACK = """\
+for name in NAMES:
+    model.get_submodule(name).track_running_stats = False"""
+
+
+def is_fresh(layer):
+    """Return whether running statistics are what reset_running_stats() leaves."""
+    spread = getattr(layer, "running_std", None)
+    spread = layer.running_var if spread is None else spread
+    return not layer.running_mean.any() and bool((spread == 1).all())
+
+
+def apart(mean, std, other_mean, other_std):
+    """Return how far moments are from others: in other_std, and as a ratio of stds.
+
+    The median over channels of each. All (C,), float64.
+    """
+    shift = ((mean - other_mean).abs() / other_std).median().item()
+    return shift, (std / other_std).median().item()
+
+
+def is_new(layer):
+    """Return whether running statistics are still on their way from 0 and 1.
+
+    In training only: a layer in use is expected to have arrived, and one that does not
+    count its batches, too.
+    """
+    counter, momentum = (
+        getattr(layer, n, None) for n in ("num_batches_tracked", "momentum")
+    )
+    if is_fresh(layer) or counter is None or counter.numel() != 1:
+        return is_fresh(layer)
+    rest = (1 - (1.0 if momentum is None else momentum)) ** int(counter)
+    return layer.training and rest > 0.01
+
+
+def is_far(shift, ratio, examples):
+    """Return whether moments are further apart than so many examples explain."""
+    allowed = 0.2 + 1.5 / examples**0.5
+    return shift > allowed or abs(math.log(max(ratio, 1e-300))) > allowed
+
+
+def far_statistics(seen):
+    """Find running statistics far from those of the batch."""
+    for use in seen.pooled():
+        stored = running(use.layer)
+        if stored is None or use.values < 2 or use.broken or is_new(use.layer):
+            continue
+        if all(s.isfinite().all() for s in stored):
+            std = (use.var + getattr(use.layer, "eps", 0.0)) ** 0.5
+            shift, ratio = apart(use.mean, std, *stored)
+            if is_far(shift, ratio, use.shape[0]):
+                what = f"the batch's mean is {shift:.1f} σ from the running mean"
+                what += f", its σ {ratio:.2g} times the running one"
+                yield Finding("far-statistics", use.name, what, RECALIBRATE)
+
+
+def momentum_sense(seen):
+    """Find a momentum that looks like the weight of the old value."""
+    for layer, name in seen.batch_norms():
+        momentum = getattr(layer, "momentum", None)
+        if momentum is not None and momentum > 0.5:
+            what = f"momentum={momentum:g} is the weight of the NEW batch here"
+            new = f"{max(1 - momentum, 0.01):.3g}"
+            yield Finding("momentum", name, what, MOMENTUM.replace("0.1", new))
+
+
+MOMENTUM = """\
+for name in NAMES:
+    model.get_submodule(name).momentum = 0.1"""
+
+
+def few_values(seen):
+    """Find layers that take statistics from fewer than 16 values per channel."""
+    for use in seen.pooled():
+        synced = hasattr(use.layer, "process_group")  # sees more than this
+        trains = use.layer.training and hasattr(use.layer, "momentum")
+        if trains and 0 < use.values < 16 and not synced:
+            off = 1 / (2 * max(use.values - 1, 1)) ** 0.5
+            what = f"{use.values} values per channel: σ is uncertain by {off:.0%}"
+            what = "1 value per channel: no variance" if use.values == 1 else what
+            yield Finding("few-values", use.name, what, LARGER)
+
+
+LARGER = """\
+loader = torch.utils.data.DataLoader(  # or group norm in the model
+    dataset, batch_size=32, shuffle=True, drop_last=True)"""
+
+
+def padding(seen):
+    """Find statistics that count filling at the ends of sequences."""
+    for use in seen.uses:
+        batch = use.mean is not None and use.layer.training
+        instance = isinstance(use.layer, INSTANCE_NORMS)
+        stored = instance and use.layer.track_running_stats and not use.layer.training
+        each = isinstance(use.layer, BY_EXAMPLE) and not stored
+        if use.padded > 0.05 and (batch or each):
+            what = f"{use.padded:.0%} of the positions look like padding"
+            yield Finding("padding", use.name, what, REAL if batch else REAL_EACH)
+
+
+REAL = "y[mask] = norm(x.transpose(1, 2)[mask])  # y (N, L, C), mask (N, L)"
+REAL_EACH = "y = [norm(v[None, :, m]) for v, m in zip(x, mask)]  # one by one"
+
+
+def time_axis(seen):
+    """Find a norm on (N, L, C), L = C, straight from a Linear: it takes L for C."""
+    made = {name: layer for name, layer, _ in seen.made.values()}
+    for use in seen.uses:
+        if use.mean is None and not isinstance(use.layer, BY_EXAMPLE):
+            continue
+        linear = isinstance(made.get(use.source), torch.nn.Linear)
+        square = len(use.shape) == 3 and use.shape[1] == use.shape[2]
+        if linear and square and use.strides[2] == 1:  # what it puts out is still last
+            what = f"input {use.shape} comes from a Linear: channels are last, and"
+            what += " each position is normalized instead"
+            cure = "y = norm(x.transpose(1, 2)).transpose(1, 2)  # x (N, L, C)"
+            yield Finding("time-axis", use.name, what, cure)
+
+
+def shared_layer(seen):
+    """Find a layer that is called several times, on inputs with unlike moments."""
+    for layer, name in seen.batch_norms():
+        calls = [u for u in seen.pooled() if u.layer is layer and u.values > 1]
+        eps = getattr(layer, "eps", 0.0)
+        moments = [(u.mean, (u.var + eps) ** 0.5) for u in calls]
+        pairs = [apart(*m, *moments[0]) for m in moments[1:]]
+        shift, ratio = max(pairs, default=(0.0, 1.0))
+        if any(is_far(*pair, min(u.shape[0] for u in calls)) for pair in pairs):
+            what = f"called {len(calls)} times: means {shift:.1f} σ apart"
+            what += f", σ {ratio:.2g} times the first"
+            yield Finding("shared-layer", name, what, APART)
+
+
+APART = "second = copy.deepcopy(model.get_submodule(NAMES[0]))  # one for every place"
+
+
+def moves(layer):
+    """Return whether a layer has statistics that move in training."""
+    stored = getattr(layer, "running_mean", None) is not None
+    return stored and hasattr(layer, "momentum")
+
+
+def is_trainable(layer):
+    """Return whether a layer has weights that are to be trained."""
+    return any(p.requires_grad for p in layer.parameters(recurse=False))
+
+
+def training_layer(seen):
+    """Find layers in training mode inside a model in evaluation mode."""
+    for layer, name in seen.norms.items():
+        if moves(layer) and layer.training and not seen.model.training:
+            what = "is in training mode inside a model in evaluation mode"
+            yield Finding("training-layer", name, what, "model.eval()")
+
+
+def thawed(seen):
+    """Find layers whose weights are frozen, while their statistics go on moving."""
+    for layer, name in seen.norms.items():
+        if moves(layer) and seen.model.training and layer.training and is_frozen(layer):
+            what = "weights are frozen, but running statistics still move"
+            yield Finding("thawed", name, what, FREEZE)
+
+
+FREEZE = """\
+# after every model.train()
+for name in NAMES:
+    model.get_submodule(name).eval()"""
+
+
+def eval_layer(seen):
+    """Find trainable layers in evaluation mode in a model in training."""
+    for layer, name in seen.norms.items():
+        left = seen.model.training and not layer.training
+        if left and moves(layer) and is_trainable(layer):
+            what = "is in evaluation mode, weights trainable, in a model in training"
+            yield Finding("eval-layer", name, what, "model.train()")
+
+
+def untracked(seen):
+    """Find layers in use without running statistics: they take those of the batch."""
+    for layer, name in seen.batch_norms():
+        if layer.running_mean is None and not seen.model.training:
+            what = "has no running statistics: every output depends on its whole batch"
+            yield Finding("untracked", name, what, TRACK)
+
+
+TRACK = """\
+for name in NAMES:
+    norm = model.get_submodule(name)
+    zeros = torch.zeros(norm.num_features, device=next(model.parameters()).device)
+    norm.running_mean, norm.running_var = zeros, zeros + 1
+    norm.num_batches_tracked, norm.track_running_stats = torch.tensor(0), True
+bnlib.recalibrate(model, loader, layers=NAMES)"""
+
+
+def lost_parts(seen):
+    """Find layers with an activation inside that their forward pass never calls."""
+    for layer, name in seen.norms.items():
+        parts = [type(m).__name__ for m in layer.children()]
+        parts = [kind for kind in parts if kind != "Identity"]
+        if parts and is_plain(layer) and not has_hooks(layer):  # which may call them
+            what = f"has {' and '.join(parts)} inside, which {type(layer).__name__}"
+            what += " never calls: what made it from another class lost them"
+            yield Finding("lost-activation", name, what, KEEP)
+
+
+KEEP = """\
+for name in NAMES:
+    norm = model.get_submodule(name)
+    parts = [norm, *norm.children()]
+    norm._modules.clear()
+    model.set_submodule(name, torch.nn.Sequential(*parts))"""
+
+
+def useless_bias(seen):
+    """Find a bias whose gradient is 0, since the norm that follows subtracts it.
+
+    The sum of dy over the batch, beside the size that a sum of such numbers with random
+    signs would have. Source: chapter 4, the sum of dx over the batch is 0.
+    """
+    results = [r for r in seen.result if getattr(r, "requires_grad", False)]
+    read = [(*v, seen.normed[k]) for k, v in seen.made.items() if k in seen.normed]
+    biased = [v for v in read if v[1].bias is not None and v[2].requires_grad]
+    g = torch.Generator().manual_seed(0)
+    upstream = [torch.randn(r.shape, generator=g).to(r) for r in results]
+    outputs = [y for _, _, y, _ in biased]
+    if not (outputs and results):
+        return
+    found = torch.autograd.grad(results, outputs, upstream, allow_unused=True)
+    for (name, layer, _, norm), dy in zip(biased, found, strict=True):
+        axis = -1 if dy is None or isinstance(layer, torch.nn.Linear) else 1
+        rows = torch.zeros(1, 1) if dy is None else dy.movedim(axis, 0).flatten(1)
+        chance = rows.double().norm(dim=1).max().item()
+        total = rows.double().sum(1).abs().max().item()
+        if total < 0.01 * chance:
+            what = f"the gradient of its bias is 0: {norm} subtracts it"
+            yield Finding("useless-bias", name, what, UNBIAS, (name, norm))
+
+
+UNBIAS = """\
+for names in NAMES:
+    layer, norm = map(model.get_submodule, names)
+    if getattr(norm, "running_mean", None) is not None:
+        repeats = len(norm.running_mean) // len(layer.bias)
+        norm.running_mean -= layer.bias.detach().repeat_interleave(repeats)
+    layer.bias = None"""
+
+
+def weight_decay(seen):
+    """Find normalization layers whose own parameters the optimizer decays."""
+    groups = seen.optimizer.param_groups if seen.optimizer else []
+    decays = {id(p): g.get("weight_decay", 0) for g in groups for p in g["params"]}
+    for layer, name in seen.norms.items():
+        own = {n: decays.get(id(p)) for n, p in layer.named_parameters(recurse=False)}
+        hit = [n for n, decay in own.items() if decay]
+        if hit:
+            what = f"weight decay {own[hit[0]]:g} pulls its {' and '.join(hit)} to 0"
+            yield Finding("weight-decay", name, what, UNDECAY)
+
+
+UNDECAY = """\
+norms = {p for name in NAMES
+         for p in model.get_submodule(name).parameters(recurse=False)}
+for group in optimizer.param_groups:
+    group["params"] = [p for p in group["params"] if p not in norms]
+optimizer.add_param_group({"params": list(norms), "weight_decay": 0.0})"""
+
+
+def zero_weights(seen):
+    """Find layers that have switched more than a tenth of their channels off."""
+    for layer, name in seen.norms.items():
+        if getattr(layer, "weight", None) is not None:
+            size = whole(layer.weight).abs()
+            off = (size < 1e-3 * size.max()).sum().item()
+            if off > 0.1 * size.numel():
+                what = f"weight is near 0 in {off} of {size.numel()} channels"
+                yield Finding("zero-weights", name, what, REVIVE)
+
+
+REVIVE = """\
+# then train on, with less weight decay
+for name in NAMES:
+    gamma = model.get_submodule(name).weight.detach()
+    gamma[gamma.abs() < 1e-3 * gamma.abs().max()] = gamma.abs().mean()"""
+
+
+def dead_channels(seen):
+    """Find channels that hardly vary beside sqrt(eps), which divides them."""
+    for layer, name in seen.batch_norms():
+        stored, eps = running(layer), getattr(layer, "eps", 1e-5)
+        if stored is not None and stored[1].isfinite().all():
+            dead = stored[1][stored[1] ** 2 < 1.01 * eps]
+            if len(dead):
+                what = f"running variance below eps / 100 in {len(dead)} of"
+                what += f" {len(stored[1])} channels: any change is multiplied by"
+                what += f" {1 / dead.max().item():.0f}"
+                recipe = QUIET_STD if isinstance(layer, BatchRenorm) else QUIET
+                yield Finding("dead-channels", name, what, recipe)
+
+
+QUIET = """\
+# constant channels come out the same, and amplify nothing
+for name in NAMES:
+    norm = model.get_submodule(name)
+    norm.running_var[norm.running_var < norm.eps / 100] = 1.0"""
+QUIET_STD = """\
+# constant channels come out the same, and amplify nothing
+for name in NAMES:
+    norm = model.get_submodule(name)
+    norm.running_std[norm.running_std**2 < 1.01 * norm.eps] = 1.0"""
+
+
+def half_statistics(seen):
+    """Find running statistics in half precision."""
+    for layer, name in seen.batch_norms():
+        kept = layer.running_mean
+        if kept is not None and kept.dtype.itemsize < 4:
+            what = f"running statistics are {kept.dtype}: updates are lost, or overflow"
+            yield Finding("half-statistics", name, what, WIDEN)
+
+
+WIDEN = """\
+# inputs may stay as they are
+for name in NAMES:
+    model.get_submodule(name).float()"""
+
+
+def largest_weight(layer):
+    """Return max |W| for each output channel (C,), float64."""
+    size = whole(layer.weight).double().abs()
+    if not isinstance(layer, TRANSPOSED):
+        return size.flatten(1).amax(1)
+    return size.unflatten(0, (layer.groups, -1)).amax(1).flatten(2).amax(2).flatten()
+
+
+def int8_range(seen):
+    """Find kernels whose channels are too unlike for one scale, folded if they can be.
+
+    The largest channel over the median one, above 16: the median has 8 steps or less.
+    """
+    sizes = {name: largest_weight(layer) for name, layer, _ in seen.made.values()}
+    made = dict(sizes)
+    for use in seen.pooled():
+        stored, gamma = running(use.layer), getattr(use.layer, "weight", None)
+        if stored is not None and stored[1].isfinite().all():
+            scale = (1 if gamma is None else whole(gamma).double().abs()) / stored[1]
+            size = sizes.get(use.source, torch.ones_like(scale))
+            if size.shape == scale.shape:  # else a view in between mixes the channels
+                made[use.source or use.name] = size * scale
+    for name, size in made.items():
+        ratio = (size.max() / size.median().clamp(min=1e-300)).item()
+        if ratio > 16:
+            what = f"largest channel is {ratio:.0f} times the median: int8 with one"
+            what += f" scale leaves the median {127 / ratio:.1f} steps of 127"
+            yield Finding("int8-range", name, what, PER_CHANNEL)
+
+
+PER_CHANNEL = """\
+# a scale for each channel, not one for all
+for name in NAMES:
+    weight = model.get_submodule(name).weight.detach()
+    scale = weight.abs().reshape(len(weight), -1).amax(1) / 127"""
+
+
+def unsynchronized(seen):
+    """Find batch norms that train in several processes, each on its own statistics."""
+    distributed = torch.distributed
+    started = distributed.is_available() and distributed.is_initialized()
+    if started and distributed.get_world_size() > 1:
+        for use in seen.pooled():
+            synced = hasattr(use.layer, "process_group")  # torch's or ours
+            trains = use.layer.training and hasattr(use.layer, "momentum")
+            if trains and not synced:
+                what = f"{use.values} values per channel here, none from the other"
+                what += f" {distributed.get_world_size() - 1} processes"
+                cure = "model = bnlib.nn.SyncBatchNorm.convert_sync_batchnorm(model)"
+                yield Finding("unsynchronized", use.name, what, cure)

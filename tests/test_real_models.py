@@ -1,0 +1,613 @@
+"""Chapter 15's tools on what people really have: compiled, wrapped, odd, broken models."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import bnlib
+from bnlib.nn import BatchNorm1d, BatchRenorm1d, InPlaceABN
+
+
+def normal(*shape, seed=0, mean=0.0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+def state(model):
+    """Every tensor, mode and hook, the identity of the buffers included."""
+    tensors = {k: v.clone() for k, v in model.state_dict(keep_vars=True).items()}
+    places = [id(b) for b in model.buffers()]
+    modes = [m.training for m in model.modules()]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    return tensors, places, modes, hooks, torch.get_rng_state()
+
+
+def assert_unchanged(model, before):
+    torch.testing.assert_close(state(model), before, rtol=0, atol=0, equal_nan=True)
+
+
+def codes(model, batch, **options):
+    return {f.code for f in bnlib.diagnose(model, batch, **options)}
+
+
+def recalibrated(model, data):
+    bnlib.recalibrate(model, data, progress=False)
+    return model
+
+
+def folded(model, batch=None):
+    """The folded copy, and {norm: layer it went into or None}."""
+    copied = bnlib.fold_model(model, batch)
+    return copied, {f.norm: f.into for f in copied.fold_report}
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm with dropout and an activation inside, as model zoos have it."""
+
+    def __init__(self, channels, act=nn.ReLU):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), act()
+
+    def forward(self, x):
+        running = self.running_mean, self.running_var
+        running = (None, None) if self.training else running
+        affine = self.weight, self.bias
+        y = nn.functional.batch_norm(x, *running, *affine, self.training, 0.1, self.eps)
+        return self.act(self.drop(y))
+
+
+class Frozen(nn.Module):
+    """The batch norm of detection networks: buffers alone, and no momentum."""
+
+    def __init__(self, channels):
+        super().__init__()
+        for name, fill in dict(weight=2, bias=1, running_mean=0.5, running_var=4).items():
+            self.register_buffer(name, torch.full((channels,), float(fill)))
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + 1e-5) ** -0.5
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def convolutional(norm=nn.BatchNorm2d, between=nn.Identity):
+    torch.manual_seed(0)
+    first = [nn.Conv2d(3, 8, 3, bias=False), norm(8), between()]
+    second = [nn.Conv2d(8, 8, 1, bias=False), norm(8), between()]
+    return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(8 * 36, 4))
+
+
+X = normal(32, 3, 8, 8)
+EAGER = {"backend": "eager"}
+
+
+def by_block(norm):
+    return nn.Sequential(torch.compile(nn.Sequential(norm), **EAGER))
+
+
+def by_layer(norm):
+    return nn.Sequential(torch.compile(norm, **EAGER))
+
+
+def as_a_whole(norm):
+    return torch.compile(nn.Sequential(norm), **EAGER)
+
+
+def in_place(norm):
+    model = nn.Sequential(norm)
+    model.compile(**EAGER)
+    return model
+
+
+def part_in_place(norm):
+    part = nn.Sequential(norm)
+    part.compile(**EAGER)
+    return nn.Sequential(part)
+
+
+COMPILED = [by_block, by_layer, as_a_whole, in_place, part_in_place]
+
+
+class TestCompiled:
+    @pytest.mark.parametrize("how", COMPILED)
+    @pytest.mark.parametrize("norm", [nn.BatchNorm1d, BatchNorm1d])
+    def test_what_was_compiled_is_seen_and_mended(self, how, norm):
+        model, x = how(norm(5)).eval(), normal(64, 5, mean=3.0)
+        model(x)  # compiled now: hooks made later would not run
+        list(model.parameters())
+        layer = next(m for m in model.modules() if isinstance(m, norm))
+        layer.running_mean.fill_(0.1)
+        before = state(model)
+        report = bnlib.diagnose(model, x)
+        assert [f.code for f in report] == ["far-statistics"]
+        assert report.layers == 1
+        assert_unchanged(model, before)
+        (name,) = bnlib.recalibrate(model, [x], progress=False)
+        torch.testing.assert_close(layer.running_mean, x.mean(0))
+        torch.testing.assert_close(layer.running_var, x.var(0))
+        assert not bnlib.diagnose(model, x) and name == report[0].layer
+        torch.testing.assert_close(model(x).mean(0), layer.bias, atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize("block", [False, True])
+    def test_a_compiled_model_is_folded(self, block):
+        model = recalibrated(convolutional(), [X]).eval()
+        whole = model if block else torch.compile(model, **EAGER)
+        if block:
+            whole = nn.Sequential(torch.compile(model[:3], **EAGER), *model[3:])
+        whole.eval()(X)
+        result, into = folded(whole, X)
+        torch.testing.assert_close(result(X), whole(X), rtol=1e-4, atol=1e-5)
+        assert len(into) == 2 and all(into.values())
+        assert type(result) is nn.Sequential
+
+
+class TestNormsWithMoreInside:
+    @pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.Identity, nn.ReLU6])
+    def test_healthy_ones_are_silent_and_folded(self, act):
+        model = convolutional(lambda c: NormAct(c, act))
+        recalibrated(model, [X]).eval()
+        for m in model[1], model[4]:
+            nn.init.normal_(m.weight), nn.init.normal_(m.bias)
+        recalibrated(model, [X])
+        before = state(model)
+        assert not bnlib.diagnose(model, X)
+        assert_unchanged(model, before)
+        for batch in (X, None):
+            result, into = folded(model, batch)
+            assert into == {"1": "0", "4": "3"}
+            torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
+            assert type(result[1]) is act
+        assert_unchanged(model, before)
+
+    def test_what_is_done_inside_by_a_function_stays(self):
+        class Rectified(nn.BatchNorm2d):
+            def forward(self, x):
+                return super().forward(x).relu()
+
+        model = recalibrated(convolutional(Rectified), [X]).eval()
+        assert not bnlib.diagnose(model, X)
+        with pytest.warns(UserWarning, match="0 of 2 .* folded"):
+            result, into = folded(model, X)
+        assert into == {"1": None, "4": None} and len(result) == len(model)
+        assert "does more than normalize" in result.fold_report[0].why
+
+    def test_an_unlike_order_of_the_parts_stays(self):
+        class Before(NormAct):
+            def forward(self, x):
+                return nn.BatchNorm2d.forward(self, self.act(x))
+
+        model = recalibrated(convolutional(Before), [X]).eval()
+        with pytest.warns(UserWarning, match="does more"):
+            assert not any(folded(model, X)[1].values())
+
+    def test_in_place_activated_norms_are_left_alone(self):
+        model = convolutional(InPlaceABN)
+        model[4] = nn.BatchNorm2d(8)
+        recalibrated(model, [X]).eval()
+        assert not bnlib.diagnose(model, X)
+        result, into = folded(model, X)
+        assert into == {"1": None, "4": "3"} and isinstance(result[1], InPlaceABN)
+        torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
+
+
+class TestFrozenNorms:
+    def test_are_seen_measured_on_request_and_folded(self):
+        model = convolutional(Frozen).eval()
+        assert codes(model, X) == {"far-statistics"}
+        assert not codes(model.train(), X) & {"thawed", "eval-layer", "few-values"}
+        model.eval()
+        result, into = folded(model, X)
+        assert into == {"1": "0", "4": "3"} and isinstance(result[1], nn.Identity)
+        torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
+        bnlib.recalibrate(model, [X], layers=["1", "4"], progress=False)
+        assert not codes(model, X)
+
+    def test_are_not_measured_beside_others(self):
+        model = convolutional(Frozen)
+        model[4] = nn.BatchNorm2d(8)
+        assert bnlib.recalibrate(model, [X], progress=False) == ["4"]
+
+    def test_a_bias_before_one_is_of_use(self):
+        model = convolutional(Frozen)
+        model[0] = nn.Conv2d(3, 8, 3)
+        assert "useless-bias" not in codes(model, X)
+
+
+def spectral(model):
+    nn.utils.parametrizations.spectral_norm(model[0])
+
+
+def old_weight_norm(model):
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(model[0])
+
+
+def hook(model):
+    model[0].register_forward_hook(lambda m, x, y: None)
+
+
+def pre_hook(model):
+    model[0].register_forward_pre_hook(lambda m, x: None)
+
+
+def own_forward(model):
+    class Scaled(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x).abs()
+
+    model[0].__class__ = Scaled
+
+
+def standardized(model):
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            w = self.weight / self.weight.std((1, 2, 3), keepdim=True)
+            return nn.functional.conv2d(x, w)
+
+    model[0].__class__ = Standardized
+
+
+def forward_of_its_own(model):
+    model[0].forward = lambda x, of=model[0]: nn.Conv2d.forward(of, x) + 1
+
+
+def hooked_norm(model):
+    model[1].register_forward_hook(lambda m, x, y: None)
+
+
+ODD = [spectral, hook, pre_hook, own_forward, standardized, forward_of_its_own]
+
+
+class TestOneOddPair:
+    @pytest.mark.parametrize("make", [*ODD, hooked_norm])
+    @pytest.mark.parametrize("batch", [None, X])
+    def test_the_others_are_folded_and_it_says_why(self, make, batch):
+        model = recalibrated(convolutional(), [X]).eval()
+        make(model)
+        recalibrated(model.eval(), [X])
+        result, into = folded(model, batch)
+        assert into == {"1": None, "4": "3"}
+        assert result.fold_report[0].why
+        torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
+        assert "1 of 2 normalization layers folded" in repr(result.fold_report)
+
+    def test_a_subclass_that_does_the_same_sums_is_folded(self):
+        class Same(nn.Conv2d):  # pads by itself, as converted networks do
+            def forward(self, x):
+                x = nn.functional.pad(x, (0, 1, 0, 1))
+                return self._conv_forward(x, self.weight, self.bias)
+
+        model = convolutional()
+        model[0] = Same(3, 8, 4, bias=False)
+        recalibrated(model, [X]).eval()
+        result, into = folded(model, X)
+        assert into == {"1": "0", "4": "3"} and type(result[0]) is Same
+        torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
+
+    def test_averaged_and_wrapped_models(self):
+        class Wrapper(nn.Module):
+            def __init__(self, model):
+                super().__init__()
+                self.inner = model
+
+            def forward(self, *args, **kwargs):
+                return self.inner(*args, **kwargs)
+
+        model = recalibrated(convolutional(), [X]).eval()
+        for wrap, name in ((AveragedModel, "module"), (Wrapper, "inner")):
+            result, into = folded(wrap(model).eval())
+            assert into == {f"{name}.1": f"{name}.0", f"{name}.4": f"{name}.3"}
+            torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["branch", "loop"])
+    def test_what_cannot_be_followed_leaves_the_rest_alone(self, kind):
+        class Part(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+                self.conv, self.norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+
+            def forward(self, x):
+                x = self.norm(self.conv(x))
+                if kind == "branch":
+                    return self.body(x) if x.sum() > 0 else x - self.body(x)
+                for layer in self.body if x.sum() > 0 else reversed(self.body):
+                    x = layer(x)
+                return x
+
+        model = convolutional(between=nn.ReLU)
+        model[5] = Part()
+        recalibrated(model, [X]).eval()
+        _, into = folded(model)
+        assert into == {"1": "0", "4": "3", "5.body.1": None, "5.norm": None}
+        result, into = folded(model, X)  # the run shows that the body is called whole
+        whole = "5.body.0" if kind == "branch" else None
+        assert into == {"1": "0", "4": "3", "5.body.1": whole, "5.norm": None}
+        torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
+        whys = {f.norm: f.why for f in result.fold_report}
+        assert "cannot follow Part" in whys["5.norm"]
+
+    def test_a_hook_on_a_block_hides_nothing(self):
+        taps = []
+        model = nn.Sequential(convolutional()[:6], nn.Flatten())
+        recalibrated(model, [X]).eval()
+        model[0].register_forward_hook(lambda m, x, y: taps.append(y))
+        assert folded(model)[1] == {"0.1": "0.0", "0.4": "0.3"}
+        assert not taps  # nothing of the tracer's went there
+
+    def test_nothing_to_fold_with_is_said_of_every_kind(self):
+        model = nn.Sequential(nn.Linear(5, 5), nn.LayerNorm(5), nn.BatchNorm1d(5)).eval()
+        with pytest.warns(UserWarning, match=r"0 of 2 normalization layers folded"):
+            result = bnlib.fold_model(model)
+        first, second = result.fold_report
+        assert "every example" in first.why and "reads LayerNorm" in second.why
+
+    def test_a_wrong_fold_is_noticed(self):
+        class Doubting(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
+
+            def forward(self, x):
+                h = self.linear(x)  # torch.fx follows it with something else than tensors
+                return self.norm(h.relu() if isinstance(x, torch.Tensor) else h)
+
+        model = recalibrated(Doubting(), [normal(8, 5)]).eval()
+        with pytest.raises(ValueError, match="differ by more"):
+            bnlib.fold_model(model, normal(8, 5))
+
+    def test_a_folded_model_is_copied_and_saved(self, tmp_path):
+        result, _ = folded(recalibrated(convolutional(), [X]).eval())
+        torch.save(copy.deepcopy(result), tmp_path / "model.pt")
+        again = torch.load(tmp_path / "model.pt", weights_only=False)
+        assert again.fold_report == result.fold_report
+        torch.testing.assert_close(again(X), result(X))
+
+
+class TestState:
+    def test_a_counter_that_is_none(self):
+        for momentum in (0.1, None, 0.0):
+            layer = nn.BatchNorm1d(5, momentum=momentum)
+            layer.num_batches_tracked = None
+            layer.running_mean.fill_(3.0)
+            model = nn.Sequential(layer).eval()
+            assert codes(model, normal(64, 5)) == {"far-statistics"}
+            assert not codes(recalibrated(model, [normal(64, 5)]), normal(64, 5))
+            assert layer.num_batches_tracked is None
+
+    def test_buffers_that_are_all_one_vector(self):
+        layer, x = nn.BatchNorm1d(5), normal(64, 5)
+        vector = torch.linspace(-1, 1, 5)
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = vector
+        model = nn.Sequential(layer).eval()
+        report = bnlib.diagnose(model, x)
+        assert [f.code for f in report] == ["not-finite"]
+        assert "variance below 0" in report[0].what
+        recalibrated(model, [x, x])
+        torch.testing.assert_close(layer.running_mean, x.mean(0))
+        torch.testing.assert_close(layer.running_var, torch.cat([x, x]).var(0))
+        assert layer.num_batches_tracked == 2
+
+    def test_layers_that_share_statistics_are_refused(self):
+        model = nn.Sequential(nn.BatchNorm1d(5), nn.BatchNorm1d(5))
+        model[1].running_mean = model[0].running_mean
+        with pytest.raises(ValueError, match="'0' and '1' share running statistics"):
+            bnlib.recalibrate(model, [normal(8, 5)], progress=False)
+
+    def test_momentum_zero_is_not_none(self):
+        layer = nn.BatchNorm1d(5, momentum=0.0).train()
+        layer.running_mean.fill_(2.0)
+        layer.num_batches_tracked.fill_(1000)
+        assert not codes(nn.Sequential(layer), normal(64, 5))  # never arrives
+        layer.momentum = None
+        assert codes(nn.Sequential(layer), normal(64, 5)) == {"far-statistics"}
+
+    @pytest.mark.parametrize("made_inside", [False, True])
+    def test_inference_mode(self, made_inside):
+        with torch.inference_mode(made_inside):
+            model = convolutional().eval()
+            model[1].running_mean.fill_(2.0)
+        with torch.inference_mode():
+            x = X.clone()
+            assert "far-statistics" in codes(model, x)
+            recalibrated(model, [x])
+            assert not codes(model, x)
+            assert all(folded(model, x)[1].values())
+        assert not codes(model, x)
+        recalibrated(model, [x])
+
+    @pytest.mark.parametrize("tool", ["diagnose", "recalibrate", "fold_model"])
+    def test_lazy_layers_stay_lazy(self, tool):
+        model = nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d()).eval()
+        with pytest.raises(TypeError, match=r"'0' must know its size.*call the model"):
+            getattr(bnlib, tool)(model, [X] if tool == "recalibrate" else X)
+        assert nn.parameter.is_lazy(model[0].weight)
+        assert nn.parameter.is_lazy(model[1].running_mean)
+
+    def test_a_norm_that_is_renormalization(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 5), BatchRenorm1d(5)).eval()
+        model[1].running_mean.fill_(2.0)
+        before = state(model)
+        assert "far-statistics" in codes(model, normal(64, 5))
+        assert_unchanged(model, before)
+
+    def test_observers_are_given_back_what_they_knew(self):
+        class Observer(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("largest", torch.tensor(0.0))
+                self.register_buffer("by_channel", torch.tensor([]))
+
+            def forward(self, x):
+                self.largest.copy_(torch.maximum(self.largest, x.abs().max()))
+                self.by_channel.resize_(x.shape[1]).copy_(x.abs().amax((0, 2, 3)))
+                return x
+
+        model = convolutional(between=Observer).eval()
+        before = state(model)
+        bnlib.diagnose(model, X)
+        assert_unchanged(model, before)
+        recalibrated(model, [X])
+        assert model[2].largest == 0 and not model[2].by_channel.numel()
+
+    def test_prepared_for_quantization(self):
+        model = nn.Sequential(*convolutional(), nn.Identity()).eval()
+        model.qconfig = torch.ao.quantization.default_qconfig
+        prepared = torch.ao.quantization.prepare(model)
+        before = state(prepared)
+        assert "never-updated" in codes(prepared, X)
+        assert_unchanged(prepared, before)
+        recalibrated(prepared, [X])
+        assert not codes(prepared, X)
+        with pytest.warns(UserWarning, match="hooks"):
+            bnlib.fold_model(prepared.eval())
+
+
+class TestMoreRules:
+    def test_an_instance_norm_in_use_that_was_never_updated(self):
+        layer = nn.InstanceNorm2d(3, track_running_stats=True)
+        model = nn.Sequential(layer).eval()
+        assert codes(model, X) == {"never-updated"}
+        assert not codes(model.train(), X)
+        model(X + 1), model.eval()
+        assert "never-updated" not in codes(model, X)
+
+    @pytest.mark.parametrize(
+        "norm", [nn.BatchNorm1d(6), nn.GroupNorm(2, 6), nn.InstanceNorm1d(6)]
+    )
+    def test_time_taken_for_channels(self, norm):
+        class Steps(nn.Module):
+            def __init__(self, turned):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(4, 6, bias=False), norm
+                self.turned = turned
+
+            def forward(self, x):  # (N, L, 4)
+                h = self.linear(x)
+                if self.turned:
+                    return self.norm(h.transpose(1, 2)).transpose(1, 2)
+                return self.norm(h)
+
+        x = normal(32, 6, 4)
+        assert codes(Steps(False), x) == {"time-axis"}
+        assert not codes(Steps(True), x)
+
+    @pytest.mark.parametrize("end", ["behind", "in front"])
+    @pytest.mark.parametrize("through", ["nothing", "one", "two"])
+    @pytest.mark.parametrize(
+        "norm",
+        [nn.BatchNorm1d, lambda c: nn.GroupNorm(2, c), nn.InstanceNorm1d],
+        ids=["batch", "group", "instance"],
+    )
+    def test_padding_through_convolutions(self, norm, through, end):
+        torch.manual_seed(0)
+        lengths = torch.randint(8, 33, (16,))
+        real = torch.arange(32) < lengths[:, None]
+        x = normal(16, 4, 32) * real[:, None]
+        x = x if end == "behind" else x.flip(2)
+        convs = {"nothing": 0, "one": 1, "two": 2}[through]
+        layers = [nn.Conv1d(4, 4, 3, padding=1) for _ in range(convs)]
+        model = nn.Sequential(*layers, norm(4))
+        assert "padding" in codes(model, x)
+        assert "padding" not in codes(model, normal(16, 4, 32))
+
+    def test_an_activation_lost_in_conversion(self):
+        model = convolutional(NormAct)
+        recalibrated(model, [X])
+        lost = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).eval()
+        found = [f for f in bnlib.diagnose(lost, X) if f.code == "lost-activation"]
+        assert [f.layer for f in found] == ["1", "4"] and "ReLU" in found[0].what
+        assert not codes(model.eval(), X)
+        with pytest.raises(TypeError, match="NormAct has a forward pass of its own"):
+            bnlib.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    def test_channels_that_vary_little_are_not_dead(self):
+        layer = nn.BatchNorm1d(5, eps=1e-3)
+        x = normal(256, 5) * 0.025  # variance 6e-4
+        model = recalibrated(nn.Sequential(layer), [x]).eval()
+        assert not codes(model, x)
+        layer.running_var[2] = 1e-6
+        (finding,) = bnlib.diagnose(model, x, severity="warning", ignore="far-statistics")
+        assert finding.code == "dead-channels" and "by 32" in finding.what
+
+    def test_a_batch_with_nan(self):
+        model = recalibrated(convolutional(), [X]).eval()
+        x = X.clone()
+        x[3, 0, 0, 0], x[5] = float("nan"), float("inf")
+        report = bnlib.diagnose(model, x)
+        assert [(f.code, f.layer) for f in report] == [("bad-batch", "1")]
+        assert "2 of 32 examples" in report[0].what
+
+
+class TestManners:
+    def broken(self):
+        model = convolutional().train()
+        model[0] = nn.Conv2d(3, 8, 3)
+        for _ in range(100):
+            model(X)
+        for m in model[1], model[4]:
+            m.momentum = 0.9
+        return model
+
+    def test_codes_and_layers_can_be_ignored(self):
+        model = self.broken()
+        assert codes(model, X) == {"momentum", "useless-bias"}
+        assert codes(model, X, ignore=["momentum"]) == {"useless-bias"}
+        assert codes(model, X, ignore="useless-bias") == {"momentum"}
+        left = bnlib.diagnose(model, X, ignore=["momentum:1", "useless-bias:*"])
+        assert [(f.code, f.layer) for f in left] == [("momentum", "4")]
+        with pytest.raises(ValueError, match=r"ignore must hold codes.*'momemtum'.*known"):
+            bnlib.diagnose(model, X, ignore=["momemtum"])
+
+    def test_the_least_severity(self):
+        model = self.broken()
+        assert codes(model, X, severity="warning") == {"momentum"}
+        assert not codes(model, X, severity="error")
+        with pytest.raises(ValueError, match="severity must be one of.*'fatal'"):
+            bnlib.diagnose(model, X, severity="fatal")
+
+    def test_one_cause_is_one_entry(self):
+        report = bnlib.diagnose(self.broken(), X)
+        assert len(report) == 3 and len(report.groups()) == 2
+        text = repr(report)
+        assert text.count("momentum in") == 1 and "1 and 1 more" in text
+        assert "['1', '4']" in text
+        assert max(map(len, text.splitlines())) <= 88
+
+    def test_as_plain_values(self):
+        plain = bnlib.diagnose(self.broken(), X).to_dict()
+        assert json.loads(json.dumps(plain)) == plain
+        first, second = plain["findings"]
+        assert first["severity"] == "warning" and second["severity"] == "note"
+        assert first["layers"] == ["1", "4"] and first["code"] == "momentum"
+        assert set(first) == {
+            "code", "severity", "reason", "layers", "what", "cure", "page",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("tool", ["diagnose", "recalibrate", "fold_model"])
+    def test_models_without_norms(self, tool):
+        model = nn.Sequential(nn.Linear(5, 5)).eval()
+        with pytest.raises(ValueError, match="model must have a (normalization|batch)"):
+            getattr(bnlib, tool)(model, [normal(8, 5)])
+
+    @pytest.mark.parametrize("tool", ["diagnose", "recalibrate", "fold_model"])
+    def test_a_model_that_fails_by_itself(self, tool):
+        class Fails(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = convolutional()
+
+            def forward(self, x):
+                self.body(x)
+                raise RuntimeError("by itself")
+
+        model = Fails().eval()
+        model.body[1].train(tool != "fold_model")
+        before = state(model)
+        with pytest.raises(RuntimeError, match="by itself"):
+            getattr(bnlib, tool)(model, [X] if tool == "recalibrate" else X)
+        assert_unchanged(model, before)
