@@ -235,8 +235,83 @@ def autocast(rank, size):
     return y.detach(), net[1].running_var.clone()
 
 
+def layered(norm, rank=0):
+    """Two batch norms, one behind the other; every worker has other statistics."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), norm(4), nn.ReLU(), nn.Linear(4, 4), norm(4))
+    net[1].running_mean += rank
+    return net.double()
+
+
+def parts(whole, split, rank):
+    """The batches of one worker, none if it has no rows."""
+    return [b for b in mine(whole, split, rank).split(5) if len(b)]
+
+
+def told(function):
+    try:
+        function()
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def measured(rank, size):
+    """What `recalibrate` makes of data in several processes, and what it refuses."""
+    x, _ = next(batches())
+    options, found = {"progress": False}, {}
+    for split in SPLITS[size]:
+        for norm in (nn.BatchNorm1d, SyncBatchNorm, nn.SyncBatchNorm):
+            net = layered(norm, rank)
+            wrapped = DistributedDataParallel(net) if norm is SyncBatchNorm else net
+            bnlib.recalibrate(wrapped, parts(x, split, rank), **options)
+            found[split, norm.__name__] = list(net.buffers())
+    pairs = [distributed.new_group([k, k + 1]) for k in range(0, size, 2)]
+    net = layered(nn.BatchNorm1d, rank)
+    mine_ = {"process_group": pairs[rank // 2], **options}
+    bnlib.recalibrate(net, [x + rank], **mine_)
+    found["pair"] = list(net.buffers())
+
+    net, last = layered(nn.BatchNorm1d, rank), rank == size - 1
+    before = [b.clone() for b in net.buffers()]
+    bad = [x, x * float("nan") if last else x]
+    found["nan"] = told(lambda: bnlib.recalibrate(net, bad, **options))
+    text = [x, "text" if last else x]
+    found["text"] = told(lambda: bnlib.recalibrate(net, text, **options))
+    layers = ["1"] if last else ["1", "4"]
+    found["layers"] = told(lambda: bnlib.recalibrate(net, [x], layers=layers, **options))
+    found["as before"] = all(
+        torch.equal(a, b) for a, b in zip(net.buffers(), before, strict=True)
+    )
+    return found
+
+
+def sharded(rank, size):
+    """The tools on a model whose weights are spread over the workers."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    x, _ = next(batches())
+    net, found = layered(nn.BatchNorm1d), {}
+    for layer in (net[0], net[3], net):
+        fully_shard(layer, mesh=init_device_mesh("cpu", (size,)))
+    net.eval()
+    found["before"] = {f.code for f in bnlib.diagnose(net, x)}
+    part = mine(x, [N // size] * size, rank)
+    bnlib.recalibrate(net, [part], progress=False)
+    found["buffers"] = [b.clone() for b in net.buffers()]
+    found["after"] = {f.code for f in bnlib.diagnose(net, x, severity="warning")}
+    uneven = [part] * (1 + (rank == 0))
+    found["uneven"] = told(lambda: bnlib.recalibrate(net, uneven, progress=False))
+    net.train()
+    net(part).sum().backward()  # all still works
+    found["gradient"] = net[0].weight.grad is not None
+    return found
+
+
 def everything(rank, size):
     works = equality, messages, groups, errors, nothing, second, ddp, autocast
+    works += measured, sharded
     return {work.__name__: work(rank, size) for work in works}
 
 

@@ -460,6 +460,49 @@ class TestWorld:
         _, found = world
         assert all(f["ddp"]["diagnosed"] == [False, True] for f in found)
 
+    def test_recalibrate_takes_the_data_of_all(self, world):
+        size, found = world
+        x, _ = next(batches())
+        for split in SPLITS[size]:
+            for norm in ("BatchNorm1d", "SyncBatchNorm"):
+                net = worker.layered(nn.BatchNorm1d)
+                whole = [b for r in range(size) for b in worker.parts(x, split, r)]
+                bnlib.recalibrate(net, whole, progress=False)
+                for k, wanted in enumerate(net.buffers()):
+                    got = the_same([f["measured"][split, norm][k] for f in found])
+                    assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+    def test_recalibrate_in_a_group_of_its_own(self, world):
+        size, found = world
+        x, _ = next(batches())
+        for first in range(0, size, 2):
+            net = worker.layered(nn.BatchNorm1d)
+            bnlib.recalibrate(net, [x + first, x + first + 1], progress=False)
+            for k, wanted in enumerate(net.buffers()):
+                pair = [f["measured"]["pair"][k] for f in found[first : first + 2]]
+                assert_close(the_same(pair), wanted, rtol=1e-12, atol=1e-12)
+
+    def test_recalibrate_fails_in_all_processes_or_in_none(self, world):
+        size, found = world
+        *others, last = [f["measured"] for f in found]
+        nan = f"ValueError: batch 2 of loader of process {size - 1} brings NaN"
+        assert all(f["nan"].startswith(nan) for f in (*others, last))
+        assert all(f"process {size - 1} of the group failed" in f["text"] for f in others)
+        for f in (*others, last):
+            assert "all processes must measure the same layers" in f["layers"]
+            assert "TypeError" in f["text"] or "batch must be" in f["text"]
+            assert f["as before"]
+
+    def test_the_tools_on_weights_spread_over_processes(self, world):
+        _, found = world
+        net, (x, _) = worker.layered(nn.BatchNorm1d), next(batches())
+        bnlib.recalibrate(net, [x], progress=False)
+        for f in (f["sharded"] for f in found):
+            assert "never-updated" in f["before"] and not f["after"]
+            for got, wanted in zip(f["buffers"][:2], net.buffers(), strict=False):
+                assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+            assert "as many batches" in f["uneven"] and f["gradient"]
+
     def test_autocast(self, world):
         _, found = world
         torch.manual_seed(0)
