@@ -9,6 +9,8 @@ PORT   ?= 8000
 
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+# Only what has this file was made here, and may be removed.
+OURS   := $(VENV)/.made-by-make
 HTML   := _build/html
 # A failing command fails the pipe it writes into.
 SHELL       := /bin/bash
@@ -18,7 +20,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check export exercises run experiments bench lab serve pdf \
+.PHONY: help setup vendor book test check export exercises run experiments bench lab serve pdf \
 	links clean distclean
 
 help:  ## this list
@@ -34,9 +36,12 @@ ifneq ($(shell $(PY) -I tools/setup_check.py 2>/dev/null),ok)
 endif
 $(READY): requirements.txt pyproject.toml tools/setup_check.py
 	@$(PYTHON) tools/setup_check.py --python
+	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || [ ! -e $(VENV) ] || [ -e $(OURS) ] || \
+	  { echo "== make did not make $(VENV), and it has no bnlib from here: name another" \
+	  "(make VENV=...), or remove it"; exit 1; }
 	@echo "== setting up $(VENV): about 1.8 GB, a few minutes"
 	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || rm -rf $(VENV)
-	@[ -d $(VENV) ] || $(PYTHON) -m venv $(VENV)
+	@[ -d $(VENV) ] || { mkdir -p $(VENV); touch $(OURS); $(PYTHON) -m venv $(VENV); }
 	@rm -f $(READY)
 	@$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt \
 	  | awk '/^Collecting|^Obtaining/ {printf "\r   %d packages found", ++n; fflush()} \
@@ -108,4 +113,6 @@ clean:  ## remove what was built
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +
 
 distclean: clean  ## and the virtual environment
-	rm -rf $(VENV) *.egg-info
+	rm -rf *.egg-info
+	@[ ! -e $(OURS) ] || rm -rf $(VENV)
+	@[ ! -e $(VENV) ] || echo "== make did not make $(VENV): it is left"
