@@ -99,7 +99,7 @@ def fingerprint(paths) -> str:
 def build_wheel(folder: Path) -> str:
     """Build the wheel of this checkout into a folder; return its name."""
     with tempfile.TemporaryDirectory() as away:
-        for path in [*sources(), ROOT / "bnlib" / "py.typed"]:
+        for path in sources():
             target = Path(away, path.relative_to(ROOT))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
