@@ -48,9 +48,10 @@ $(READY): requirements.txt pyproject.toml tools/setup_check.py
 	         /^Installing/ {printf "\n   installing them, a minute or two\n"; fflush()}'
 	@touch $(READY)
 
+# Asked for by name, it tries again what was refused within a day.
 vendor: $(READY)
-	@$(PY) tools/frontend.py
-	@$(PY) tools/python_in_page.py
+	@$(PY) tools/frontend.py $(if $(filter vendor,$(MAKECMDGOALS)),--again)
+	@$(PY) tools/python_in_page.py $(if $(filter vendor,$(MAKECMDGOALS)),--again)
 
 book: $(READY) vendor  ## build the site into _build/html
 	@echo "== building the book: a minute or two where all pages are new"
