@@ -12,6 +12,10 @@ READY  := $(VENV)/.ready
 # Only what has this file was made here, and may be removed.
 OURS   := $(VENV)/.made-by-make
 HTML   := _build/html
+# jupyter-book, kept from loading a grammar of addresses for two seconds, which
+# jsonschema would use where it is and which no page needs.
+BUILDER := $(PY) -c "import sys; sys.modules['rfc3987_syntax'] = None; \
+  from jupyter_book.cli.main import main; main()"
 # A failing command fails the pipe it writes into.
 SHELL       := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
@@ -59,7 +63,7 @@ book: $(READY) vendor  ## build the site into _build/html
 	@# The builder does not notice a change of the look alone; then it builds all pages.
 	@all=$$(find chapters/_static tools/*.py tools/inpage _build/extra/inpage _config.yml _toc.yml \
 	  -type f -newer _build/.built -print -quit 2>/dev/null || echo none yet); \
-	$(VENV)/bin/jupyter-book build -W -n --keep-going -q $${all:+--all} . \
+	$(BUILDER) build -W -n --keep-going -q $${all:+--all} . \
 	  >_build/book.log 2>&1 \
 	  || (cat _build/book.log; exit 1)
 	@touch _build/.built
