@@ -2,16 +2,14 @@
 
     python tools/run.py chapters/04_backward.ipynb ...
 
-Execution counts, timings and editor metadata are dropped, and the random identifiers
-of widgets are replaced by counted ones, so that running a chapter again without
-changing it changes nothing in git.
+Execution counts, in tracebacks too, timings and editor metadata are dropped, and the
+random identifiers of widgets are replaced by counted ones, so that running a chapter
+again without changing it changes nothing in git.
 """
 
 import hashlib
 import json
-import math
 import re
-import resource
 import sys
 import time
 from pathlib import Path
@@ -23,7 +21,9 @@ from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-TIMES = ROOT / "chapters" / "times.json"  # shown on the first page
+MOST = 60  # seconds that a chapter may take
+CELL = re.compile(r"(Cell(?:\x1b\[[\d;]*m|\s)*In ?)\[\d+\]")  # among colours
+LIBRARY = re.compile(r"[~/][^\s\x1b]*lib/python3\.\d+/(site-packages/)?")
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
@@ -66,7 +66,7 @@ def tidy(notebook):
                 if "execution_count" in output:
                     output.execution_count = None
                 if "traceback" in output:
-                    output.traceback = [without_paths(t) for t in output.traceback]
+                    output.traceback = [stable(t) for t in output.traceback]
 
 
 def joined(outputs: list) -> list:
@@ -81,12 +81,13 @@ def joined(outputs: list) -> list:
     return result
 
 
-def without_paths(traceback: str) -> str:
-    """Name files in a traceback from the repository or the library on, no machine."""
-    traceback = traceback.replace(f"{ROOT}/", "")
-    return re.sub(
-        r"(?:[~/]|\.venv/)[^\s\x1b]*lib/python3\.\d+/(site-packages/)?", "", traceback
-    )
+def stable(traceback: str) -> str:
+    """A traceback without cell numbers, which change with every new cell above, and
+    with files named from the repository or the library on, no machine.
+    """
+    traceback = LIBRARY.sub("", CELL.sub(r"\1[ ]", traceback))
+    near_home = str(ROOT).replace(str(Path.home()), "~", 1)  # as IPython says it
+    return traceback.replace(f"{ROOT}/", "").replace(f"{near_home}/", "")
 
 
 def stable_ids(notebook) -> str:
@@ -116,36 +117,16 @@ def stable_ids(notebook) -> str:
     return nbformat.writes(again)  # once more: keys are sorted by their new names
 
 
-def processor_seconds() -> float:
-    """Processor time of the kernels that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def remember(path: Path, seconds: float, file: Path = TIMES):
-    """Write down how long a chapter takes, where that is not what was known."""
-    if not path.resolve().is_relative_to(file.resolve().parent):
-        return
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    before = known.get(path.stem, math.inf)
-    if before / 1.5 < seconds < before * 1.5:
-        return
-    known[path.stem] = round(seconds, 1)
-    file.write_text(
-        json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-
-
 def main(paths: list[str]) -> int:
     for path in map(Path, paths):
-        start, busy = time.perf_counter(), processor_seconds()
+        start = time.perf_counter()
         try:
             run(path)
         except CellExecutionError as error:
             print(f"{path}: a cell failed\n{error}", file=sys.stderr)
             return 1
-        print(f"{path}: {time.perf_counter() - start:.0f} s")
-        remember(path, processor_seconds() - busy)
+        took = time.perf_counter() - start
+        print(f"{path}: {took:.0f} s{f', more than {MOST}' * (took > MOST)}")
     return 0
 
 
