@@ -38,11 +38,14 @@ def test_running_again_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("home", ["/home/me", "/elsewhere"])
-@pytest.mark.parametrize("library", ["/usr/lib", "/home/me/book/env/lib", "~/v/lib"])
+@pytest.mark.parametrize(
+    "library", ["/usr/lib", "/home/me/book/env/lib", "~/v/lib", "env/lib"]
+)
 def test_a_traceback_names_no_machine(home, library, monkeypatch):
     monkeypatch.setattr(run, "ROOT", Path("/home/me/book"))
     monkeypatch.setattr(Path, "home", lambda: Path(home))
     book = "~/book" if home == "/home/me" else "/home/me/book"
     text = "\x1b[32mFile {}bnlib/fast.py:3\nFile \x1b[32m{}torch/nn/x.py:44"
+    assert run.stable(text.format("", "")) == text.format("", "")
     told = text.format(f"{book}/", f"{library}/python3.12/site-packages/")
     assert run.stable(told) == text.format("", "")

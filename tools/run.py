@@ -23,7 +23,10 @@ from tqdm import tqdm
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 MOST = 60  # seconds that a chapter may take
 CELL = re.compile(r"(Cell(?:\x1b\[[\d;]*m|\s)*In ?)\[\d+\]")  # among colours
-LIBRARY = re.compile(r"[~/][^\s\x1b]*lib/python3\.\d+/(site-packages/)?")
+LIBRARY = re.compile(  # behind a colour or a quote
+    r"(\x1b\[[\d;]*m|^|[\s\"'(])[^\s\x1b\"'(]*lib/python3\.\d+/(?:site-packages/)?",
+    re.M,
+)
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
@@ -85,9 +88,10 @@ def stable(traceback: str) -> str:
     """A traceback without cell numbers, which change with every new cell above, and
     with files named from the repository or the library on, no machine.
     """
-    traceback = LIBRARY.sub("", CELL.sub(r"\1[ ]", traceback))
     near_home = str(ROOT).replace(str(Path.home()), "~", 1)  # as IPython says it
-    return traceback.replace(f"{ROOT}/", "").replace(f"{near_home}/", "")
+    for root in (ROOT, near_home):
+        traceback = traceback.replace(f"{root}/", "")
+    return LIBRARY.sub(r"\1", CELL.sub(r"\1[ ]", traceback))
 
 
 def stable_ids(notebook) -> str:
