@@ -95,6 +95,15 @@ def test_every_make_target_exists():
     assert called and called <= targets
 
 
+def test_newer_versions_are_looked_for_wherever_some_are_pinned():
+    told = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())
+    places = {u["package-ecosystem"]: u["directory"] for u in told["updates"]}
+    assert set(places) == {"github-actions", "pip", "npm"}
+    pins = (".github/workflows", "requirements.txt", "package-lock.json")
+    for place, pin in zip(places.values(), pins, strict=True):
+        assert (ROOT / place.strip("/") / pin).exists()
+
+
 def test_every_supported_python_is_tested():
     project = (ROOT / "pyproject.toml").read_text()
     told = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
