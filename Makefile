@@ -9,7 +9,13 @@ PORT   ?= 8000
 
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+# Only what has this file was made here, and may be removed.
+OURS   := $(VENV)/.made-by-make
 HTML   := _build/html
+# jupyter-book, kept from loading a grammar of addresses for two seconds, which
+# jsonschema would use where it is and which no page needs.
+BUILDER := $(PY) -c "import sys; sys.modules['rfc3987_syntax'] = None; \
+  from jupyter_book.cli.main import main; main()"
 # A failing command fails the pipe it writes into.
 SHELL       := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
@@ -18,7 +24,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test check export exercises run experiments bench lab serve pdf \
+.PHONY: help setup vendor book test check export exercises run experiments bench lab serve pdf \
 	links clean distclean
 
 help:  ## this list
@@ -34,18 +40,22 @@ ifneq ($(shell $(PY) -I tools/setup_check.py 2>/dev/null),ok)
 endif
 $(READY): requirements.txt pyproject.toml tools/setup_check.py
 	@$(PYTHON) tools/setup_check.py --python
+	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || [ ! -e $(VENV) ] || [ -e $(OURS) ] || \
+	  { echo "== make did not make $(VENV), and it has no bnlib from here: name another" \
+	  "(make VENV=...), or remove it"; exit 1; }
 	@echo "== setting up $(VENV): about 1.8 GB, a few minutes"
 	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || rm -rf $(VENV)
-	@[ -d $(VENV) ] || $(PYTHON) -m venv $(VENV)
+	@[ -d $(VENV) ] || { mkdir -p $(VENV); touch $(OURS); $(PYTHON) -m venv $(VENV); }
 	@rm -f $(READY)
 	@$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt \
 	  | awk '/^Collecting|^Obtaining/ {printf "\r   %d packages found", ++n; fflush()} \
 	         /^Installing/ {printf "\n   installing them, a minute or two\n"; fflush()}'
 	@touch $(READY)
 
+# Asked for by name, it tries again what was refused within a day.
 vendor: $(READY)
-	@$(PY) tools/frontend.py
-	@$(PY) tools/python_in_page.py
+	@$(PY) tools/frontend.py $(if $(filter vendor,$(MAKECMDGOALS)),--again)
+	@$(PY) tools/python_in_page.py $(if $(filter vendor,$(MAKECMDGOALS)),--again)
 
 book: $(READY) vendor  ## build the site into _build/html
 	@echo "== building the book: a minute or two where all pages are new"
@@ -53,7 +63,7 @@ book: $(READY) vendor  ## build the site into _build/html
 	@# The builder does not notice a change of the look alone; then it builds all pages.
 	@all=$$(find chapters/_static tools/*.py tools/inpage _build/extra/inpage _config.yml _toc.yml \
 	  -type f -newer _build/.built -print -quit 2>/dev/null || echo none yet); \
-	$(VENV)/bin/jupyter-book build -W -n --keep-going -q $${all:+--all} . \
+	$(BUILDER) build -W -n --keep-going -q $${all:+--all} . \
 	  >_build/book.log 2>&1 \
 	  || (cat _build/book.log; exit 1)
 	@touch _build/.built
@@ -108,4 +118,6 @@ clean:  ## remove what was built
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +
 
 distclean: clean  ## and the virtual environment
-	rm -rf $(VENV) *.egg-info
+	rm -rf *.egg-info
+	@[ ! -e $(OURS) ] || rm -rf $(VENV)
+	@[ ! -e $(VENV) ] || echo "== make did not make $(VENV): it is left"

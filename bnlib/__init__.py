@@ -1,16 +1,17 @@
 """bnlib: normalization for neural networks, extracted from the book that derives it.
 
 Every function comes from a chapter of *Batch Normalization from the ground up*, in the
-order of its table of contents. Importing this package needs numpy alone.
+order of its table of contents. Importing this package needs numpy alone; the checker of
+the exercises, and what needs PyTorch, are loaded on first use.
 """
 
 from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from bnlib import fast
 from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import affine, batch_norm, moments, normalize
-from bnlib.checker import CheckResult, check, progress
 from bnlib.covariate_shift import ActivationRecorder, drift
 from bnlib.gradient_checking import gradcheck, numerical_gradient, relative_error
 from bnlib.inception import local_response_norm, local_response_norm_backward
@@ -86,19 +87,29 @@ __all__ = [  # in the order of the chapters
     "CheckResult",
     "progress",
 ]
-_NEED_TORCH = {  # loaded on first use
-    "fold": "bnlib.nn.convolution",
-    "recalibrate": "bnlib.nn._recalibrate",
-    "fold_model": "bnlib.nn._fold",
-    "diagnose": "bnlib.nn._diagnose",
+_LAZY = {  # name: its module, loaded on first use
+    "check": "bnlib.checker",
+    "CheckResult": "bnlib.checker",
+    "progress": "bnlib.checker",
+    "nn": "bnlib.nn",
+    "fold": "bnlib.nn",
+    "recalibrate": "bnlib.nn",
+    "fold_model": "bnlib.nn",
+    "diagnose": "bnlib.nn",
 }
 
+if TYPE_CHECKING:  # the same, for editors and type checkers
+    from bnlib import nn as nn
+    from bnlib.checker import CheckResult, check, progress
+    from bnlib.nn import diagnose, fold, fold_model, recalibrate
+else:  # which take a module with __getattr__ to have every name
 
-def __getattr__(name):
-    if name not in _NEED_TORCH:
-        raise AttributeError(f"module 'bnlib' has no attribute {name!r}")
-    return getattr(import_module(_NEED_TORCH[name]), name)
+    def __getattr__(name):
+        if name not in _LAZY:
+            raise AttributeError(f"module 'bnlib' has no attribute {name!r}")
+        module = import_module(_LAZY[name])
+        return module if name == "nn" else getattr(module, name)
 
 
 def __dir__():
-    return sorted({*globals(), *_NEED_TORCH})
+    return sorted({*globals(), *_LAZY})

@@ -70,7 +70,7 @@ def _need(module):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        what = f'bnlib.data needs {module} for this: pip install "bnlib[book]"'
+        what = f'bnlib.data needs {module} for this: pip install "bnlib[chapters]"'
         raise ImportError(what, name=module) from error
 
 

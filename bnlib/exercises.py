@@ -1001,6 +1001,11 @@ def _merge_cases():
         yield _merge_case(label, counts, drawn["x"], variances, kind=kind)
 
 
+def _doc(function):
+    """The docstring, read from the source: `python -OO` keeps it nowhere else."""
+    return inspect.cleandoc(inspect.getsource(function).split('"""')[1])
+
+
 class _Task:
     """What an exercise says about itself, read from its solution."""
 
@@ -1024,7 +1029,7 @@ class _Task:
     @property
     def task(self):
         """The task, in a sentence or two."""
-        return " ".join(inspect.getdoc(self.solution).split())
+        return " ".join(_doc(self.solution).split())
 
 
 class _Texts(_Task):
@@ -1648,7 +1653,7 @@ def _words_manners():
 
 def _entries(*texts):
     """{name: (what happened, hint)} from docstrings of three lines per mistake."""
-    blocks = (b.splitlines() for f in texts for b in inspect.getdoc(f).split("\n\n"))
+    blocks = (b.splitlines() for f in texts for b in _doc(f).split("\n\n"))
     return {name: (says, hint) for name, says, hint in blocks}
 
 

@@ -1,8 +1,9 @@
 """What a stranger is told to do can be done: the template of a chapter, the forms."""
 
-import json
 import re
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jupytext
@@ -15,6 +16,8 @@ from test_notebooks import TestTemplate as Template
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+import exercises  # noqa: E402
+import export  # noqa: E402
 import run  # noqa: E402
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -53,6 +56,19 @@ def test_every_make_target_and_file_that_is_named_exists():
         assert (ROOT / link).exists(), link
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone: git has no files")
+def test_what_is_generated_is_marked_so():
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    files = git(["git", "ls-files"]).stdout
+    ask = ["git", "check-attr", "--stdin", "linguist-generated"]
+    lines = git(ask, input=files).stdout.splitlines()
+    marked = {line.split(":")[0] for line in lines if line.endswith(": set")}
+    results = {f for f in files.splitlines() if re.search(r"/results/.*\.json$", f)}
+    workbooks = {f"workbooks/{name}.ipynb" for name in exercises.WORKBOOKS}
+    lock = {"tools/frontend/package-lock.json"}
+    assert marked == {*export.collect()} | workbooks | results | lock
+
+
 @pytest.mark.parametrize(
     "path",
     sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")),
@@ -68,4 +84,3 @@ def test_forms_have_what_github_asks_for(path):
     assert len(ids) == len(set(ids))
     for part in form["body"]:
         assert part["type"] in ("input", "textarea") and part["attributes"]["label"]
-    assert json.dumps(form)

@@ -12,11 +12,13 @@ import http.server
 import importlib.util
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -50,6 +52,7 @@ def load(path):
     return module
 
 
+sys.path.insert(0, str(ROOT / "tools"))  # one tool imports another
 runner = load(FOLDER / "runner.py")
 tool = load(ROOT / "tools" / "python_in_page.py")
 
@@ -316,14 +319,25 @@ def test_the_wheel_is_taken_from_the_folder_that_is_named(tmp_path, monkeypatch)
 
 def test_without_the_wheel_one_line_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BNLIB_WHEELS", str(tmp_path))
+    core, inpage = tmp_path / "extra/vendor/pyodide", tmp_path / "extra/inpage"
+    core.mkdir(parents=True)
     for name in tool.CORE:
-        path = tmp_path / "vendor" / "pyodide" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        (core / name).touch()
     assert tool.main(tmp_path) == 0
     (said,) = capsys.readouterr().out.splitlines()
     assert said.startswith("== no Python in the pages: BNLIB_WHEELS=")
-    assert {p.name for p in (tmp_path / "inpage").iterdir()} == {*tool.SCRIPTS}
+    assert {p.name for p in inpage.iterdir()} == {*tool.SCRIPTS}
+    # Said once; tried again when asked or after a day. No file gets a new date, which
+    # would build every page anew.
+    dates = {p: p.stat().st_mtime_ns for p in inpage.iterdir()}
+    assert tool.main(tmp_path) == 0 and not capsys.readouterr().out
+    assert tool.main(tmp_path, again=True) == 0 and capsys.readouterr().out
+    long_ago = time.time() - 25 * 60 * 60
+    os.utime(tmp_path / "inpage.refused", (long_ago, long_ago))
+    assert tool.main(tmp_path) == 0 and capsys.readouterr().out
+    assert dates == {p: p.stat().st_mtime_ns for p in inpage.iterdir()}
+    monkeypatch.setattr(tool, "state", lambda: "bnlib has changed")
+    assert tool.main(tmp_path) == 0 and capsys.readouterr().out
 
 
 def test_a_mirror_that_is_away_is_no_error(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The package as others get it: built, installed where nothing else is, used."""
 
+import ast
 import email
 import importlib.util
 import os
@@ -12,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import bnlib
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -35,6 +38,13 @@ try:
 except ImportError as error:
     assert 'pip install "bnlib[torch]"' in str(error)
 print(bnlib.__version__, bnlib.__file__)
+"""
+LAZY = """
+import sys
+import bnlib
+lazy = ("bnlib.checker", "bnlib.exercises", "bnlib.nn", "torch")
+print([name for name in lazy if name in sys.modules])
+print(bnlib.check("moments", lambda x: (x.mean(0), x.var(0))).passed)
 """
 
 
@@ -68,7 +78,7 @@ def sdist(dist):
 def test_the_wheel_holds_the_package_and_nothing_else(dist):
     names = set(zipfile.ZipFile(wheel(dist)).namelist())
     info = f"bnlib-{PROJECT['version']}.dist-info/"
-    assert {n for n in names if not n.startswith(info)} == MODULES | {"bnlib/py.typed"}
+    assert {n for n in names if not n.startswith(info)} == MODULES
     assert f"{info}licenses/LICENSE" in names
     said = email.message_from_bytes(
         zipfile.ZipFile(wheel(dist)).read(f"{info}METADATA")
@@ -83,7 +93,7 @@ def test_the_source_distribution_holds_what_builds_it(dist):
     with tarfile.open(sdist(dist)) as archive:
         names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
     own = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
-    assert own | MODULES | {"bnlib/py.typed"} <= names
+    assert own | MODULES <= names
     assert not [n for n in names if n.startswith(("tests", "chapters", "tools"))]
 
 
@@ -106,4 +116,23 @@ def test_installed_where_nothing_else_is(dist, tmp_path, which):
     version, file = said.split()
     assert version == PROJECT["version"]
     assert Path(file).is_relative_to(tmp_path / "env")
-    assert (Path(file).parent / "py.typed").is_file()
+    # Without asserts and docstrings too; `check` and `nn` are loaded when asked for.
+    said = run(python, "-OO", "-W", "error", "-c", LAZY, env=environ, cwd=tmp_path)
+    assert said.splitlines() == ["[]", "True"]
+
+
+def test_editors_and_type_checkers_see_every_name_and_no_other():
+    tree = ast.parse((ROOT / "bnlib" / "__init__.py").read_text())
+    assert "__getattr__" not in [getattr(n, "name", "") for n in tree.body]
+    (known,) = (n for n in tree.body if isinstance(n, ast.If))
+    assert ast.unparse(known.test) == "TYPE_CHECKING"
+    names = [a.name for n in known.body for a in n.names]
+    assert sorted(names) == sorted(bnlib._LAZY)
+    assert not {*names} & {*vars(bnlib)} - {"nn"}, "loaded though nobody asked"
+
+
+def test_what_is_lazy_is_there():
+    for name in bnlib._LAZY:
+        assert getattr(bnlib, name) and name in dir(bnlib)
+    with pytest.raises(AttributeError, match="batch_nrom"):
+        bnlib.batch_nrom  # noqa: B018

@@ -733,6 +733,9 @@ def test_without_npm_one_line_says_so(frontend, tmp_path, monkeypatch, capsys):
     assert frontend.main(tmp_path) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert "CDN" in last and "pip failed" in last
+    assert frontend.main(tmp_path) == 0 and not capsys.readouterr().out  # said once
+    assert frontend.main(tmp_path, again=True) == 0
+    assert "pip failed" in capsys.readouterr().out
     assert not (tmp_path / "extra" / "vendor").exists()
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from nbclient.exceptions import CellExecutionError
 
 import bnlib
 from bnlib.exercises import EXERCISES
@@ -18,6 +20,7 @@ from bnlib.exercises import EXERCISES
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import exercises  # noqa: E402
+import run  # noqa: E402
 
 WORKBOOKS = sorted((ROOT / "workbooks").glob("*.ipynb"))
 
@@ -57,7 +60,25 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", CHAPTERS + WORKBOOKS, ids=lambda p: p.stem)
 def test_the_first_cell_of_every_notebook_installs_bnlib(path):
-    assert cells(path)[0] == exercises.install(path.parent.name, exercises.address())
+    reads = exercises.reads(nbformat.read(path, as_version=4))
+    wanted = exercises.install(path.parent.name, exercises.address(), reads)
+    assert cells(path)[0] == wanted
+
+
+def test_what_a_chapter_reads_is_known():
+    named = r'"(?:[\w./]*\.(?:json|toml|csv|md)|\.\./?[\w./]*|experiments)"'
+    found = {p.stem for p in CHAPTERS if re.search(named, "\n".join(cells(p)))}
+    told = {p.stem for p in CHAPTERS if exercises.reads(nbformat.read(p, as_version=4))}
+    assert found == told and "09_mnist" in told and "04_backward" not in told
+
+
+def test_a_download_runs_in_an_empty_folder_where_bnlib_is_installed(tmp_path):
+    path = shutil.copy(ROOT / "chapters" / "03_batch_normalization.ipynb", tmp_path)
+    run.run(Path(path))
+    path = shutil.copy(ROOT / "chapters" / "09_mnist.ipynb", tmp_path)
+    with pytest.raises(CellExecutionError) as error:
+        run.run(Path(path))
+    assert str(error.value).strip().endswith("in chapters/ of a clone of the book")
 
 
 def ran(source, monkeypatch, missing=True):
@@ -73,7 +94,10 @@ def ran(source, monkeypatch, missing=True):
     return commands
 
 
-@pytest.mark.parametrize("url", ["", "https://github.com/owner/book"])
+URL = "https://github.com/owner/book"
+
+
+@pytest.mark.parametrize("url", ["", URL])
 @pytest.mark.parametrize("folder", ["chapters", "workbooks"])
 class TestFirstCell:
     pip = (sys.executable, "-m", "pip", "install", "-q")
@@ -84,7 +108,7 @@ class TestFirstCell:
 
     def test_installs_the_clone_that_it_is_in(self, folder, url, monkeypatch, tmp_path):
         (tmp_path / folder).mkdir()
-        (tmp_path / "pyproject.toml").touch()
+        (tmp_path / "bnlib").mkdir()
         monkeypatch.chdir(tmp_path / folder)
         (command,) = ran(exercises.install(folder, url), monkeypatch)
         assert command == [*self.pip, f"{tmp_path}{self.extra[folder]}"]
@@ -92,14 +116,31 @@ class TestFirstCell:
     def test_alone_it_makes_a_clone(self, folder, url, monkeypatch, tmp_path):
         (tmp_path / "content").mkdir()
         monkeypatch.chdir(tmp_path / "content")
-        commands = ran(exercises.install(folder, url), monkeypatch)
         if not url:
-            assert len(commands) == 1  # pip says that there is nothing to install
+            (tmp_path / "pyproject.toml").touch()  # of somebody's project
+            with pytest.raises(FileNotFoundError, match=f"run this in {folder}/ of a"):
+                ran(exercises.install(folder, url), monkeypatch)
             return
+        commands = ran(exercises.install(folder, url), monkeypatch)
         clone = str(tmp_path / "content" / "book")
         assert commands[0] == ["git", "clone", "-q", "--depth=1", url, clone]
         assert commands[1] == f"{clone}/{folder}"
         assert commands[2] == [*self.pip, f"{clone}{self.extra[folder]}"]
+
+
+def test_a_chapter_that_reads_files_gets_them_though_bnlib_is_there(
+    monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    first = exercises.install("chapters", URL, reads=True)
+    clone = str(tmp_path / "book")
+    commands = ran(first, monkeypatch, missing=False)
+    assert commands == [
+        ["git", "clone", "-q", "--depth=1", URL, clone],
+        f"{clone}/chapters",
+    ]
+    (tmp_path / "book").mkdir()  # the kernel was started anew
+    assert ran(first, monkeypatch, missing=False) == [f"{clone}/chapters"]
 
 
 NAMES = {

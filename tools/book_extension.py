@@ -11,7 +11,7 @@
 - The reference is written from the docstrings (tools/reference.py), the table of
   frameworks from chapters/parity.toml (tools/parity.py).
 - The first page gets a picture that moves (tools/opening.py), a map of the chapters and
-  the time each takes (tools/landing.py).
+  the time each takes to read (tools/landing.py).
 - The first time a page uses a term of the glossary, the word links to it, and bnlib.js
   shows the definition while the pointer rests there.
 - Cells that Python in the page can run are marked, and its script is added
@@ -171,8 +171,7 @@ def write_landing(app, docname, source):
         source[0] = opening.write(landing.write(source[0]))
         for path in (ROOT / "chapters").glob("*.ipynb"):
             app.env.note_dependency(str(path))
-        times = ROOT / "chapters" / "times.json"
-        for path in (times, landing.__file__, opening.__file__):
+        for path in (landing.__file__, opening.__file__):
             app.env.note_dependency(str(path))
 
 

@@ -4,8 +4,10 @@
     python tools/exercises.py --check    # fail if they differ from what is wanted
 
 The first cell of every notebook installs bnlib where it is missing, and does nothing
-elsewhere; the pages do not show it. On Colab, where there is no clone of the book, it
-makes one, from the repository that _config.yml names.
+elsewhere; the pages do not show it. Where there is no clone of the book around it, as
+on Colab or in a folder of downloads, it makes one, from the repository that _config.yml
+names, or says what to do where none is named. So it does where bnlib is installed but
+the chapter reads files that lie beside it in the book.
 
 The catalogue (appendix A3, `bnlib.exercises`) is the source: task, stub, hints and
 solution. In a chapter the cells made here are tagged `exercise` and stand before "What
@@ -13,6 +15,7 @@ the paper claims here"; run the chapter afterwards to store their outputs.
 """
 
 import hashlib
+import re
 import sys
 
 import nbformat
@@ -74,18 +77,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("bnlib") is None:
-    book = Path.cwd().resolve().parent{clone}
+missing = importlib.util.find_spec("bnlib") is None
+book = Path.cwd().resolve().parent
+if {needed}not (book / "bnlib").is_dir():
+    {alone}
+if missing:
     pip = [sys.executable, "-m", "pip", "install", "-q"]
     subprocess.run([*pip, f"{{book}}{extra}"], check=True)
     importlib.invalidate_caches()"""
 
-CLONE = """
-    if not (book / "pyproject.toml").exists():
-        book = Path("book").resolve()
+CLONE = """\
+book = Path("book").resolve()
+    if not book.exists():
         git = ["git", "clone", "-q", "--depth=1", "{address}"]
         subprocess.run([*git, str(book)], check=True)
-        os.chdir(book / "{folder}")"""
+    os.chdir(book / "{folder}")"""
+
+SAY = (
+    'what = "{why}"\n    raise FileNotFoundError('
+    'f"{{what}}: run this in {folder}/ of a clone of the book")'
+)
+# A chapter that reads results, or runs scripts, which are not in the package.
+READS = re.compile(r'"\.\./|"experiments"')
 
 WELCOME = """\
 # {title}
@@ -110,12 +123,20 @@ def address() -> str:
     return config["repository"]["url"]
 
 
-def install(folder: str, url: str) -> str:
+def install(folder: str, url: str, reads: bool = False) -> str:
     """The first cell of a notebook in a folder of the repository at an address."""
     extra = "[chapters]" if folder == "chapters" else ""
-    clone = CLONE.format(address=url, folder=folder) if url else ""
-    text = INSTALL.format(folder=folder, extra=extra, clone=clone)
+    why = "this chapter reads files of the book" if reads else "bnlib is not installed"
+    alone = (CLONE if url else SAY).format(address=url, folder=folder, why=why)
+    needed = "" if reads else "missing and "
+    text = INSTALL.format(folder=folder, extra=extra, needed=needed, alone=alone)
     return text if url else text.replace("import os\n", "")
+
+
+def reads(notebook) -> bool:
+    """Whether a notebook needs files that lie beside it in the book."""
+    code = (c.source for c in notebook.cells if c.cell_type == "code")
+    return any(map(READS.search, code))
 
 
 def attempt(exercise) -> str:
@@ -183,9 +204,8 @@ def place(notebook, chapter: str):
 def open_with_install(notebook, chapter: str):
     """Put the first cell after the title, in place of an older one."""
     kept = [c for c in notebook.cells if SETUP not in c.metadata.get("tags", [])]
-    cell = with_id(
-        new_code_cell(install("chapters", address())), f"{SETUP} {chapter}", 0
-    )
+    text = install("chapters", address(), reads(notebook))
+    cell = with_id(new_code_cell(text), f"{SETUP} {chapter}", 0)
     cell.metadata["tags"] = ["remove-cell", SETUP]
     notebook.cells = [kept[0], cell, *kept[1:]]
 

@@ -5,17 +5,20 @@ the versions and checksums of tools/frontend/package-lock.json, and go to
 _build/extra/vendor, from where Sphinx copies them into the site. What the tests alone
 run goes to _build/checks or stays in _build/frontend, never in the site.
 Without npm, node comes from PyPI. Without either, one line says so and the site links
-to a public CDN instead: the book is always built.
+to a public CDN instead: the book is always built. What was refused is asked for again
+after a day, or with --again.
 
-    python tools/frontend.py
+    python tools/frontend.py [--again]
 """
 
 import hashlib
 import importlib.util
+import math
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +55,7 @@ FILES = {
         ],
     ),
 }
+DAY = 24 * 60 * 60
 # What the tests alone need.
 CHECKS = {
     "axe": ("axe-core", ["axe.min.js", "LICENSE"]),
@@ -134,12 +138,21 @@ def bundle(modules: Path, vendor: Path):
     run([str(modules / ".bin" / "esbuild"), str(entry), *BUNDLE, out], "esbuild")
 
 
-def main(build: Path = ROOT / "_build") -> int:
+def refused_ago(note: Path, want: str) -> float:
+    """How many seconds ago a note said that this was refused; infinity without one."""
+    known = note.is_file() and note.read_text() == want
+    return time.time() - note.stat().st_mtime if known else math.inf
+
+
+def main(build: Path = ROOT / "_build", again: bool = False) -> int:
     vendor, stamp = build / "extra" / "vendor", build / "frontend.stamp"
+    note = build / "frontend.refused"
     want = fingerprint()
     checks = build / "checks"
     there = vendor.is_dir() and checks.is_dir() and stamp.is_file()
     if there and stamp.read_text() == want:
+        return 0
+    if not again and refused_ago(note, want) < DAY:
         return 0
     try:
         modules = install(build / "frontend")
@@ -147,11 +160,13 @@ def main(build: Path = ROOT / "_build") -> int:
         bundle(modules, vendor)
         copy(modules, checks, CHECKS)
     except FrontendError as error:
-        print(f"== {error}; the site will load MathJax from a CDN")
+        print(f"== {error}; the site loads MathJax from a CDN (again: `make vendor`)")
+        note.write_text(want)
         return 0
+    note.unlink(missing_ok=True)
     stamp.write_text(want)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(again="--again" in sys.argv))

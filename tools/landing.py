@@ -1,7 +1,6 @@
-"""What the first page shows of the chapters: what each needs, how long it takes.
+"""What the first page shows of the chapters: what each needs, how long it reads.
 
-Reading time counts 200 words a minute and four seconds for a line of code. Run time is
-the processor time that `make run` measured (chapters/times.json).
+Reading time counts 200 words a minute and four seconds for a line of code.
 """
 
 import json
@@ -69,29 +68,17 @@ def reading_minutes(name):
     return max(5, 5 * round(seconds / 300))
 
 
-def run_seconds():
-    file = ROOT / "chapters" / "times.json"
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def with_times(text):
-    """Numbers in the table of chapters, and two more columns: to read, to run."""
-    seconds = run_seconds()
+    """Numbers in the table of chapters, and one more column: the time to read."""
 
     def row(found):
-        took = seconds.get(found[1])
-        run = (
-            f"{max(5, 5 * round(took / 5))}\N{NO-BREAK SPACE}s"
-            if took is not None
-            else "–"
-        )
         read = f"{reading_minutes(found[1])}\N{NO-BREAK SPACE}min"
         number = f"{int(found[1][:2])}.\N{NO-BREAK SPACE}"
-        return f"| {number}{found[0].removeprefix('| ')} {read} | {run} |"
+        return f"| {number}{found[0].removeprefix('| ')} {read} |"
 
     text = ROW.sub(row, text)
     head, rule = "| chapter | paper | after it you can |", "|---|---|---|"
-    return text.replace(f"{head}\n{rule}", f"{head} read | run |\n{rule}---|---|")
+    return text.replace(f"{head}\n{rule}", f"{head} read |\n{rule}---|")
 
 
 def levels(numbers):

@@ -3,9 +3,10 @@
 Pyodide's core comes with the front-end packages (tools/frontend.py). This adds numpy's
 wheel of the same release, checked against its published checksum, the wheel of bnlib as
 it stands in this checkout, and the scripts of tools/inpage. Where the wheel of numpy
-cannot be had, one line says so, and the buttons on the pages explain instead.
+cannot be had, one line says so, and the buttons on the pages explain instead; it is
+asked for again after a day, or with --again.
 
-    python tools/python_in_page.py
+    python tools/python_in_page.py [--again]
 
 BNLIB_WHEELS names a folder that holds numpy's wheel; without it the wheel is downloaded
 once, 4 MB, to the folder that BNLIB_CACHE names or the user's cache.
@@ -15,6 +16,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -23,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 from docutils import nodes
+from frontend import DAY, refused_ago
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "tools" / "inpage"
@@ -99,7 +102,7 @@ def fingerprint(paths) -> str:
 def build_wheel(folder: Path) -> str:
     """Build the wheel of this checkout into a folder; return its name."""
     with tempfile.TemporaryDirectory() as away:
-        for path in [*sources(), ROOT / "bnlib" / "py.typed"]:
+        for path in sources():
             target = Path(away, path.relative_to(ROOT))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
@@ -133,19 +136,29 @@ def state() -> str:
     return fingerprint([*sources(), *(HERE / f for f in SCRIPTS), Path(__file__)])
 
 
-def main(extra: Path = EXTRA) -> int:
-    folder = extra / "inpage"
+def main(build: Path = ROOT / "_build", again: bool = False) -> int:
+    folder, note = build / "extra" / "inpage", build / "inpage.refused"
     runtime = folder / "runtime.json"
     if runtime.is_file() and state() in runtime.read_text():
         return 0
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name in SCRIPTS:
-        shutil.copy(HERE / name, folder)
+    # A new core or another folder of wheels is a reason to ask anew.
+    core = (folder.parent / "vendor" / "pyodide").is_dir()
+    want = f"{state()} {core} {os.environ.get('BNLIB_WHEELS')}"
+    ago = refused_ago(note, want) if folder.is_dir() else math.inf
+    if not again and ago < DAY:
+        return 0
+    if ago == math.inf:  # else the scripts are there: a new date builds every page anew
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in SCRIPTS:
+            shutil.copy(HERE / name, folder)
     try:
         gather(folder)
     except MissingError as why:
-        print(f"== no Python in the pages: {why}")
+        print(f"== no Python in the pages: {why} (again: `make vendor`)")
+        note.write_text(want)
+    else:
+        note.unlink(missing_ok=True)
     return 0
 
 
@@ -205,4 +218,4 @@ def setup(app):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(again="--again" in sys.argv))

@@ -68,7 +68,8 @@ def lost(alias, module=None):
 def needs_torch():
     import bnlib
 
-    return {f"bnlib.{name}" for name in bnlib._NEED_TORCH}
+    homes = bnlib._LAZY.items()
+    return {f"bnlib.{name}" for name, home in homes if home.startswith("bnlib.nn")}
 
 
 def scopes(table):
@@ -271,12 +272,12 @@ def run_answer(code):
 
 def wrong_name(name, namespace):
     """The words for an answer that has no function of the name that is asked for."""
-    import bnlib
+    from bnlib.exercises import EXERCISES
 
     before = fresh()
     own = [n for n, v in namespace.items() if callable(v) and n not in before]
     have = f"You have {', '.join(own)}." if own else "There is no function yet."
-    wanted = bnlib.exercises.EXERCISES[name].signature.partition(" ->")[0]
+    wanted = EXERCISES[name].signature.partition(" ->")[0]
     said = f"No function is named {name}. {have} Begin with: def {wanted}:"
     return f'<p class="bn-error">{html.escape(said)}</p>'
 
