@@ -279,7 +279,9 @@ def measured(rank, size):
     text = [x, "text" if last else x]
     found["text"] = told(lambda: bnlib.recalibrate(net, text, **options))
     layers = ["1"] if last else ["1", "4"]
-    found["layers"] = told(lambda: bnlib.recalibrate(net, [x], layers=layers, **options))
+    found["layers"] = told(
+        lambda: bnlib.recalibrate(net, [x], layers=layers, **options)
+    )
     found["as before"] = all(
         torch.equal(a, b) for a, b in zip(net.buffers(), before, strict=True)
     )

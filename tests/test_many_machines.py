@@ -487,7 +487,9 @@ class TestWorld:
         *others, last = [f["measured"] for f in found]
         nan = f"ValueError: batch 2 of loader of process {size - 1} brings NaN"
         assert all(f["nan"].startswith(nan) for f in (*others, last))
-        assert all(f"process {size - 1} of the group failed" in f["text"] for f in others)
+        assert all(
+            f"process {size - 1} of the group failed" in f["text"] for f in others
+        )
         for f in (*others, last):
             assert "all processes must measure the same layers" in f["layers"]
             assert "TypeError" in f["text"] or "batch must be" in f["text"]

@@ -1,4 +1,4 @@
-"""Chapter 15's tools on what people really have: compiled, wrapped, odd, broken models."""
+"""Chapter 15's tools on models people have: compiled, wrapped, odd, broken."""
 
 import copy
 import json
@@ -59,13 +59,16 @@ class NormAct(nn.BatchNorm2d):
         return self.act(self.drop(y))
 
 
+FROZEN = {"weight": 2.0, "bias": 1.0, "running_mean": 0.5, "running_var": 4.0}
+
+
 class Frozen(nn.Module):
     """The batch norm of detection networks: buffers alone, and no momentum."""
 
     def __init__(self, channels):
         super().__init__()
-        for name, fill in dict(weight=2, bias=1, running_mean=0.5, running_var=4).items():
-            self.register_buffer(name, torch.full((channels,), float(fill)))
+        for name, fill in FROZEN.items():
+            self.register_buffer(name, torch.full((channels,), fill))
 
     def forward(self, x):
         scale = self.weight * (self.running_var + 1e-5) ** -0.5
@@ -339,7 +342,9 @@ class TestOneOddPair:
         assert not taps  # nothing of the tracer's went there
 
     def test_nothing_to_fold_with_is_said_of_every_kind(self):
-        model = nn.Sequential(nn.Linear(5, 5), nn.LayerNorm(5), nn.BatchNorm1d(5)).eval()
+        model = nn.Sequential(
+            nn.Linear(5, 5), nn.LayerNorm(5), nn.BatchNorm1d(5)
+        ).eval()
         with pytest.warns(UserWarning, match=r"0 of 2 normalization layers folded"):
             result = bnlib.fold_model(model)
         first, second = result.fold_report
@@ -352,7 +357,9 @@ class TestOneOddPair:
                 self.linear, self.norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
 
             def forward(self, x):
-                h = self.linear(x)  # torch.fx follows it with something else than tensors
+                h = self.linear(
+                    x
+                )  # torch.fx follows it with something else than tensors
                 return self.norm(h.relu() if isinstance(x, torch.Tensor) else h)
 
         model = recalibrated(Doubting(), [normal(8, 5)]).eval()
@@ -531,7 +538,9 @@ class TestMoreRules:
         model = recalibrated(nn.Sequential(layer), [x]).eval()
         assert not codes(model, x)
         layer.running_var[2] = 1e-6
-        (finding,) = bnlib.diagnose(model, x, severity="warning", ignore="far-statistics")
+        (finding,) = bnlib.diagnose(
+            model, x, severity="warning", ignore="far-statistics"
+        )
         assert finding.code == "dead-channels" and "by 32" in finding.what
 
     def test_a_batch_with_nan(self):
@@ -560,14 +569,16 @@ class TestManners:
         assert codes(model, X, ignore="useless-bias") == {"momentum"}
         left = bnlib.diagnose(model, X, ignore=["momentum:1", "useless-bias:*"])
         assert [(f.code, f.layer) for f in left] == [("momentum", "4")]
-        with pytest.raises(ValueError, match=r"ignore must hold codes.*'momemtum'.*known"):
+        with pytest.raises(
+            ValueError, match=r"ignore must hold codes.*'momemtum'.*known"
+        ):
             bnlib.diagnose(model, X, ignore=["momemtum"])
 
     def test_the_least_severity(self):
         model = self.broken()
         assert codes(model, X, severity="warning") == {"momentum"}
         assert not codes(model, X, severity="error")
-        with pytest.raises(ValueError, match="severity must be one of.*'fatal'"):
+        with pytest.raises(ValueError, match=r"severity must be one of.*'fatal'"):
             bnlib.diagnose(model, X, severity="fatal")
 
     def test_one_cause_is_one_entry(self):
@@ -591,7 +602,9 @@ class TestManners:
     @pytest.mark.parametrize("tool", ["diagnose", "recalibrate", "fold_model"])
     def test_models_without_norms(self, tool):
         model = nn.Sequential(nn.Linear(5, 5)).eval()
-        with pytest.raises(ValueError, match="model must have a (normalization|batch)"):
+        with pytest.raises(
+            ValueError, match=r"model must have a (normalization|batch)"
+        ):
             getattr(bnlib, tool)(model, [normal(8, 5)])
 
     @pytest.mark.parametrize("tool", ["diagnose", "recalibrate", "fold_model"])
@@ -611,3 +624,149 @@ class TestManners:
         with pytest.raises(RuntimeError, match="by itself"):
             getattr(bnlib, tool)(model, [X] if tool == "recalibrate" else X)
         assert_unchanged(model, before)
+
+
+# --- every cure is code that runs, and cures ------------------------------------------
+
+T = normal(64, 6, seed=1)
+
+
+def mlp(**options):
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 32, bias=False), nn.BatchNorm1d(32, **options), nn.ReLU()]
+    return recalibrated(nn.Sequential(*layers, nn.Linear(32, 3)), [T])
+
+
+def changed(change, training=False, **options):
+    model = mlp(**options)
+    change(model)
+    return model.train(training)
+
+
+def with_bias(model):
+    model[0].bias = nn.Parameter(torch.linspace(-2, 2, 32))
+    bnlib.recalibrate(model, [T], progress=False)
+
+
+def shared():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = self.second = nn.BatchNorm1d(6)
+
+        def forward(self, x):
+            return self.norm(x) + self.second(9 * x)
+
+    return recalibrated(Shared(), [T]).eval()
+
+
+def untracked():
+    model = mlp()
+    model[1] = nn.BatchNorm1d(32, track_running_stats=False)
+    return model.eval()
+
+
+def padded():
+    x = normal(16, 6, 9)
+    x[:8, :, 5:] = 0
+    return x
+
+
+def dead():
+    x = T.clone()
+    x[:, 2] = 7
+    return recalibrated(nn.Sequential(nn.BatchNorm1d(6)), [x]).eval(), x
+
+
+def lost():
+    model = recalibrated(convolutional(NormAct), [X])
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
+
+
+def set_(name, index, value):
+    return lambda m: getattr(m[1], name).data.__setitem__(index, value)
+
+
+CASES = {
+    "not-finite": lambda: (changed(set_("running_var", 3, -1.0)), T),
+    "bad-batch": lambda: (mlp().eval(), T.index_fill(0, torch.tensor([3]), torch.nan)),
+    "never-updated": lambda: (changed(lambda m: m[1].reset_running_stats()), T),
+    "far-statistics": lambda: (changed(lambda m: m[1].running_mean.add_(1)), T),
+    "training-layer": lambda: (lambda m: (m.eval()[1].train(), (m, T))[1])(mlp()),
+    "lost-activation": lambda: (lost(), X),
+    "time-axis": lambda: (nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)),
+                          normal(32, 6, 4)),
+    "shared-layer": lambda: (shared(), T),
+    "thawed": lambda: (changed(lambda m: m.requires_grad_(False), True), T),
+    "eval-layer": lambda: (lambda m: (m.train()[1].eval(), (m, T))[1])(mlp()),
+    "untracked": lambda: (untracked(), T),
+    "momentum": lambda: (changed(lambda m: None, momentum=0.99), T),
+    "half-statistics": lambda: (changed(lambda m: m.bfloat16()), T.bfloat16()),
+    "few-values": lambda: (mlp().train(), T[:4]),
+    "padding": lambda: (nn.Sequential(nn.BatchNorm1d(6)).train(), padded()),
+    "unsynchronized": lambda: (mlp().train(), T),
+    "zero-weights": lambda: (changed(set_("weight", slice(8), 0.0)), T),
+    "dead-channels": dead,
+    "useless-bias": lambda: (changed(with_bias), T),
+    "weight-decay": lambda: (mlp().eval(), T),
+    "int8-range": lambda: (changed(set_("weight", 0, 99.0)), T),
+}  # fmt: skip
+# What the cure cannot mend in the model: it shows the line that belongs into a program.
+LINES = {
+    "time-axis",
+    "shared-layer",
+    "padding",
+    "int8-range",
+    "few-values",
+    "bad-batch",
+}
+
+
+class TestCures:
+    def test_there_is_one_for_every_rule(self):
+        from bnlib.nn._diagnose import RULES, SEVERITIES
+
+        assert set(CASES) == {rule.code for rule in RULES}
+        assert all(rule.severity in SEVERITIES and rule.reason for rule in RULES)
+
+    @pytest.mark.parametrize("code", CASES)
+    def test_can_be_pasted_and_cures(self, code, monkeypatch):
+        model, x = CASES[code]()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.1)
+        optimizer = {"optimizer": optimizer} if code == "weight-decay" else {}
+        if code == "unsynchronized":
+            monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+            monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
+            monkeypatch.setattr(torch.distributed, "get_rank", lambda *_: 0)
+        found = [f for f in bnlib.diagnose(model, x, **optimizer) if f.code == code]
+        assert found and all(f.cure for f in found)
+        mask = (x != 0).all(1) if x.ndim == 3 else None
+        given = {
+            "bnlib": bnlib, "torch": torch, "copy": copy, "model": model, "loader": [x],
+            "dataset": T, "x": x, "mask": mask, "norm": model[-1] if mask is not None
+            else None, "y": torch.zeros(16, 9, 6), **optimizer,
+        }  # fmt: skip
+        before = model(x) if code == "useless-bias" else None
+        if code == "time-axis":
+            given |= {"norm": model[1], "x": model[0](x)}
+        for finding in found:
+            exec(finding.cure, given)
+        if code == "bad-batch":
+            assert given["loader"] == []
+        elif code == "few-values":
+            assert all(len(batch) == 32 for batch in given["loader"])
+        elif code == "time-axis":
+            assert given["y"].mean((0, 1)).abs().max() < 1e-5
+        elif code not in LINES:
+            model = given["model"]
+            left = bnlib.diagnose(model, x, **optimizer)
+            assert code not in {f.code for f in left}
+        if before is not None:
+            torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
+
+    def test_one_bad_layer_of_many_frozen_ones_is_measured(self):
+        model = mlp().requires_grad_(False).train()
+        model[1].running_mean.fill_(float("nan"))
+        (finding,) = (f for f in bnlib.diagnose(model, T) if f.code == "not-finite")
+        exec(finding.cure, {"bnlib": bnlib, "model": model, "loader": [T]})
+        torch.testing.assert_close(model[1].running_mean, model[0](T).mean(0))

@@ -14,6 +14,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from bnlib.nn._survey import (
+    DROPOUT,
     LINEAR,
     at_rest,
     bare,
@@ -40,6 +41,7 @@ __all__ = [
     "Calls",
     "calls_of",
     "defaults_of",
+    "is_idle",
     "check_foldable",
     "layer_of",
     "why_lost",
@@ -162,6 +164,11 @@ def defaults_of(module):
     return {name: p.default for name, p in named if p.default is not p.empty}
 
 
+def is_idle(module):
+    """Return whether a module hands on what it gets, in evaluation."""
+    return isinstance(module, torch.nn.Identity | DROPOUT) and not has_hooks(module)
+
+
 def check_foldable(norm):
     """Raise ValueError where a norm does not multiply and add fixed numbers."""
     if not is_pooled(norm):
@@ -181,8 +188,10 @@ def layer_of(norm, calls, seen):
     found = calls.found.get(norm, [])
     if len(found) != 1:
         raise ValueError(f"called in {len(found)} places" if found else "not called")
-    before = first(found[0].args, found[0].kwargs)
-    layer, part = calls.calls.get(before), calls.unsure.get(norm)
+    before, part = first(found[0].args, found[0].kwargs), calls.unsure.get(norm)
+    while is_idle(calls.calls.get(before)) and len(before.users) == 1:
+        before = first(before.args, before.kwargs)
+    layer = calls.calls.get(before)
     if not isinstance(layer, LINEAR):
         what = type(layer).__name__ if layer else getattr(before, "target", before)
         what = getattr(what, "__name__", what)

@@ -438,7 +438,7 @@ def dead_channels(seen):
         stored, eps = running(layer), getattr(layer, "eps", 1e-5)
         if stored is not None and stored[1].isfinite().all():
             dead = stored[1][stored[1] ** 2 < 1.01 * eps]
-            if len(dead):
+            if len(dead) > 0.03 * len(stored[1]):
                 what = f"running variance below eps / 100 in {len(dead)} of"
                 what += f" {len(stored[1])} channels: any change is multiplied by"
                 what += f" {1 / dead.max().item():.0f}"
@@ -484,20 +484,24 @@ def largest_weight(layer):
 def int8_range(seen):
     """Find kernels whose channels are too unlike for one scale, folded if they can be.
 
-    The largest channel over the median one, above 16: the median has 8 steps or less.
+    The largest channel over the median one, above 32: the median has 4 steps or less.
+    A norm without a kernel before it is one once it is merged; there, three channels in
+    a hundred have to be so large.
     """
-    sizes = {name: largest_weight(layer) for name, layer, _ in seen.made.values()}
-    made = dict(sizes)
+    made = {name: largest_weight(layer) for name, layer, _ in seen.made.values()}
     for use in seen.pooled():
         stored, gamma = running(use.layer), getattr(use.layer, "weight", None)
         if stored is not None and stored[1].isfinite().all():
             scale = (1 if gamma is None else whole(gamma).double().abs()) / stored[1]
-            size = sizes.get(use.source, torch.ones_like(scale))
-            if size.shape == scale.shape:  # else a view in between mixes the channels
-                made[use.source or use.name] = size * scale
+            size = made.get(use.source)
+            if use.source is None:
+                few = max(1, math.ceil(0.03 * len(scale)))
+                made[use.name] = scale.clamp(max=scale.topk(few).values[-1])
+            elif size.shape == scale.shape:  # else a view in between mixes the channels
+                made[use.source] = size * scale
     for name, size in made.items():
         ratio = (size.max() / size.median().clamp(min=1e-300)).item()
-        if ratio > 16:
+        if ratio > 32:
             what = f"largest channel is {ratio:.0f} times the median: int8 with one"
             what += f" scale leaves the median {127 / ratio:.1f} steps of 127"
             yield Finding("int8-range", name, what, PER_CHANNEL)

@@ -38,6 +38,10 @@ __all__ = [
     "norms_of",
     "Use",
     "Survey",
+    "memory",
+    "own_tensors",
+    "is_local",
+    "whole",
     "moments_of",
     "use_of",
     "filled",
@@ -45,10 +49,6 @@ __all__ = [
     "lend",
     "through",
     "survey",
-    "memory",
-    "own_tensors",
-    "is_local",
-    "whole",
     "running",
     "is_frozen",
 ]
@@ -274,6 +274,35 @@ class Survey(NamedTuple):
         return [use for use in self.uses if use.mean is not None]
 
 
+def memory(x):
+    """Return what two tensors share when one is a view of the other, as it is now.
+
+    Changed in place, memory counts as another.
+    """
+    version = 0 if x.is_inference() else x._version
+    return x.untyped_storage()._cdata, version
+
+
+def own_tensors(batch):
+    """Return a batch whose tensors a gradient may be taken of."""
+
+    def usable(v):
+        return v.clone() if isinstance(v, torch.Tensor) and v.is_inference() else v
+
+    return tree_map(usable, batch)
+
+
+def is_local(model):
+    """Return whether no weight is spread over several processes, as in FSDP."""
+    return not any(hasattr(p, "full_tensor") for p in model.parameters())
+
+
+def whole(v):
+    """Return the values of a parameter or buffer, gathered where it is spread."""
+    v = v.detach()
+    return v.full_tensor() if hasattr(v, "full_tensor") else v
+
+
 def moments_of(x):
     """Return (n, mean, m2) of the n values of every channel of x (N, C, ...), float64.
 
@@ -396,35 +425,6 @@ def survey(model, batch, optimizer=None, forward=run_on):
     with at_rest(model), hooked(hooks), torch.set_grad_enabled(is_local(model)):
         result = tree_leaves(forward(model, own_tensors(batch)))
     return Survey(model, norms, uses, made, normed, result, optimizer)
-
-
-def memory(x):
-    """Return what two tensors share when one is a view of the other, as it is now.
-
-    Changed in place, memory counts as another.
-    """
-    version = 0 if x.is_inference() else x._version
-    return x.untyped_storage()._cdata, version
-
-
-def own_tensors(batch):
-    """Return a batch whose tensors a gradient may be taken of."""
-
-    def usable(v):
-        return v.clone() if isinstance(v, torch.Tensor) and v.is_inference() else v
-
-    return tree_map(usable, batch)
-
-
-def is_local(model):
-    """Return whether no weight is spread over several processes, as in FSDP."""
-    return not any(hasattr(p, "full_tensor") for p in model.parameters())
-
-
-def whole(v):
-    """Return the values of a parameter or buffer, gathered where it is spread."""
-    v = v.detach()
-    return v.full_tensor() if hasattr(v, "full_tensor") else v
 
 
 def running(layer):
