@@ -105,6 +105,21 @@ def test_layers_may_import_from_the_array_module_of_their_chapter(book):
     assert own not in (root / "bnlib/moments.py").read_text()
 
 
+def test_a_private_module_imports_from_the_earlier_ones_of_its_chapter(book):
+    first = (
+        ["export:nn/_first"],
+        "def one():\n    return 1\n\n\ndef other():\n    pass",
+    )
+    second = (["export:nn/_second"], "def two():\n    return 2 * one()")
+    more = (["export:nn/_first"], "def three():\n    return 3")  # fed from two places
+    root = book(("numbers", [first, second, more]))
+    assert export.export(root) == []
+    text = (root / "bnlib/nn/_second.py").read_text()
+    assert "from bnlib.nn._first import one\n" in text and "other" not in text
+    text = (root / "bnlib/nn/_first.py").read_text()
+    assert "import" not in text.partition("__all__")[2] and "def three" in text
+
+
 def test_check_shows_a_diff_and_changes_nothing(book):
     root = book(("moments", [MEAN]))
     export.export(root)

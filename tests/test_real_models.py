@@ -764,6 +764,18 @@ class TestCures:
         if before is not None:
             torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
 
+    def test_many_layers_are_looked_up_in_the_report(self):
+        torch.manual_seed(0)
+        blocks = [nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)) for _ in range(9)]
+        model = recalibrated(nn.Sequential(*blocks), [T]).eval()
+        before = model(T)
+        report = bnlib.diagnose(model, T)
+        (entry,) = report.to_dict()["findings"]
+        assert entry["code"] == "useless-bias" and len(entry["layers"]) == 9
+        exec(entry["cure"], {"model": model, "report": report})
+        assert not bnlib.diagnose(model, T)
+        torch.testing.assert_close(model(T), before, rtol=1e-4, atol=1e-5)
+
     def test_one_bad_layer_of_many_frozen_ones_is_measured(self):
         model = mlp().requires_grad_(False).train()
         model[1].running_mean.fill_(float("nan"))

@@ -27,7 +27,7 @@ __all__ = [
     "Finding",
     "cure_of",
     "not_finite",
-    "RECALIBRATE",
+    "measure_anew",
     "RELOAD",
     "bad_batch",
     "never_updated",
@@ -95,10 +95,18 @@ class Finding(NamedTuple):
 
 
 def cure_of(findings):
-    """Return the lines of code that cure findings of one recipe."""
-    items = [f.layer if f.item is None else f.item for f in findings]
+    """Return the lines of code that cure findings of one recipe.
+
+    Up to eight items are written out, more are looked up in `report`.
+    """
+    first, items = (
+        findings[0],
+        [f.layer if f.item is None else f.item for f in findings],
+    )
     names = pprint.pformat(items, compact=True, width=72)
-    return findings[0].recipe.replace("NAMES", names)
+    if len(items) > 8:
+        names = f"[f.item or f.layer for f in report if f.code == {first.code!r}]"
+    return first.recipe.replace("NAMES", names)
 
 
 def not_finite(seen):
@@ -114,10 +122,17 @@ def not_finite(seen):
             what = f"NaN, infinite, or a variance below 0: {max(bad.values())} values"
             what += f" of {' and of '.join(bad)}"
             anew = is_pooled(layer) and set(bad) <= set(stored)
-            yield Finding("not-finite", name, what, RECALIBRATE if anew else RELOAD)
+            recipe = measure_anew(layer, seen) if anew else RELOAD
+            yield Finding("not-finite", name, what, recipe)
 
 
-RECALIBRATE = "bnlib.recalibrate(model, loader, layers=NAMES)"
+def measure_anew(layer, seen):
+    """Return the line that measures a layer; frozen ones have to be named."""
+    active = layer.training or not seen.model.training
+    names = "" if active and not is_frozen(layer) else ", layers=NAMES"
+    return f"bnlib.recalibrate(model, loader{names})"
+
+
 RELOAD = "model.load_state_dict(checkpoint)  # from before the NaN"
 
 
@@ -141,7 +156,7 @@ def never_updated(seen):
         )
         if used and (instance or is_pooled(layer)) and is_fresh(layer):
             what = "running statistics are those of a new layer: mean 0, variance 1"
-            recipe = UNTRACK if instance else RECALIBRATE
+            recipe = UNTRACK if instance else measure_anew(layer, seen)
             yield Finding("never-updated", name, what, recipe)
 
 
@@ -199,7 +214,8 @@ def far_statistics(seen):
             if is_far(shift, ratio, use.shape[0]):
                 what = f"the batch's mean is {shift:.1f} σ from the running mean"
                 what += f", its σ {ratio:.2g} times the running one"
-                yield Finding("far-statistics", use.name, what, RECALIBRATE)
+                cure = measure_anew(use.layer, seen)
+                yield Finding("far-statistics", use.name, what, cure)
 
 
 def momentum_sense(seen):
@@ -438,7 +454,7 @@ def dead_channels(seen):
         stored, eps = running(layer), getattr(layer, "eps", 1e-5)
         if stored is not None and stored[1].isfinite().all():
             dead = stored[1][stored[1] ** 2 < 1.01 * eps]
-            if len(dead) > 0.03 * len(stored[1]):
+            if len(dead) > 0.05 * len(stored[1]):
                 what = f"running variance below eps / 100 in {len(dead)} of"
                 what += f" {len(stored[1])} channels: any change is multiplied by"
                 what += f" {1 / dead.max().item():.0f}"
@@ -485,17 +501,18 @@ def int8_range(seen):
     """Find kernels whose channels are too unlike for one scale, folded if they can be.
 
     The largest channel over the median one, above 32: the median has 4 steps or less.
-    A norm without a kernel before it is one once it is merged; there, three channels in
-    a hundred have to be so large.
+    A norm without a kernel before it is one once it is merged; there, one channel in
+    twenty has to be so large.
     """
-    made = {name: largest_weight(layer) for name, layer, _ in seen.made.values()}
+    kernels = {name: largest_weight(layer) for name, layer, _ in seen.made.values()}
+    made = dict(kernels)
     for use in seen.pooled():
         stored, gamma = running(use.layer), getattr(use.layer, "weight", None)
         if stored is not None and stored[1].isfinite().all():
             scale = (1 if gamma is None else whole(gamma).double().abs()) / stored[1]
-            size = made.get(use.source)
+            size = kernels.get(use.source)
             if use.source is None:
-                few = max(1, math.ceil(0.03 * len(scale)))
+                few = max(1, math.ceil(0.05 * len(scale)))
                 made[use.name] = scale.clamp(max=scale.topk(few).values[-1])
             elif size.shape == scale.shape:  # else a view in between mixes the channels
                 made[use.source] = size * scale
