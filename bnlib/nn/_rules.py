@@ -454,7 +454,7 @@ def dead_channels(seen):
         stored, eps = running(layer), getattr(layer, "eps", 1e-5)
         if stored is not None and stored[1].isfinite().all():
             dead = stored[1][stored[1] ** 2 < 1.01 * eps]
-            if len(dead) > 0.05 * len(stored[1]):
+            if len(dead) > 0.04 * len(stored[1]):
                 what = f"running variance below eps / 100 in {len(dead)} of"
                 what += f" {len(stored[1])} channels: any change is multiplied by"
                 what += f" {1 / dead.max().item():.0f}"
@@ -501,8 +501,8 @@ def int8_range(seen):
     """Find kernels whose channels are too unlike for one scale, folded if they can be.
 
     The largest channel over the median one, above 32: the median has 4 steps or less.
-    A norm without a kernel before it is one once it is merged; there, one channel in
-    twenty has to be so large.
+    A norm without a kernel before it is one once it is merged; there, four channels
+    in a hundred have to be so large.
     """
     kernels = {name: largest_weight(layer) for name, layer, _ in seen.made.values()}
     made = dict(kernels)
@@ -512,7 +512,7 @@ def int8_range(seen):
             scale = (1 if gamma is None else whole(gamma).double().abs()) / stored[1]
             size = kernels.get(use.source)
             if use.source is None:
-                few = max(1, math.ceil(0.05 * len(scale)))
+                few = max(1, math.ceil(0.04 * len(scale)))
                 made[use.name] = scale.clamp(max=scale.topk(few).values[-1])
             elif size.shape == scale.shape:  # else a view in between mixes the channels
                 made[use.source] = size * scale

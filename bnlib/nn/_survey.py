@@ -411,8 +411,8 @@ def survey(model, batch, optimizer=None, forward=run_on):
         source = made.get(memory(x), (None,))[0]
         normed[memory(x)] = named[layer]
         uses.append(use_of(layer, named[layer], source, x))
-        trains = hasattr(layer, "momentum")  # a frozen one has no such gradient
-        if lend(uses[-1]) and trains and x.requires_grad:
+        # A frozen layer, which has no momentum, has no such gradient.
+        if lend(uses[-1]) and hasattr(layer, "momentum") and x.requires_grad:
             return through(x, uses[-1])
         return None
 
