@@ -5,10 +5,12 @@ The derivation is the page chapters/00_gradient_checking.html of the book.
 """
 
 import numbers
+import sys
 
 import numpy as np
 
 __all__ = [
+    "library",
     "check_floats",
     "check_shape",
     "check_like",
@@ -17,6 +19,19 @@ __all__ = [
     "relative_error",
     "gradcheck",
 ]
+
+
+def library(x):
+    """Return the module whose functions take x: numpy, torch, or another like numpy."""
+    if hasattr(x, "is_meta"):
+        import torch
+
+        return torch
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__()
+    return sys.modules[type(x).__module__.split(".")[0]]
 
 
 def _check_finite(name, x):
@@ -81,10 +96,10 @@ def check_like(name, x, other, because):
 
     name : str. x, other : numpy arrays or torch tensors. because : str, its name.
     """
-    if isinstance(x, np.ndarray) != isinstance(other, np.ndarray):
-        kinds = [type(a).__module__.split(".")[0] for a in (x, other)]
+    if library(x) is not library(other):
+        of = [library(a).__name__ for a in (x, other)]
         cure = "use one library: numpy.asarray(...) or torch.from_numpy(...)"
-        raise TypeError(f"{name} is from {kinds[0]}, {because} from {kinds[1]}; {cure}")
+        raise TypeError(f"{name} is from {of[0]}, {because} from {of[1]}; {cure}")
     if x.dtype != other.dtype:
         cure = f"convert {name}: the result would silently change its dtype"
         expected = f"the dtype of {because}, {other.dtype}"

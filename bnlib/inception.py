@@ -7,7 +7,13 @@ The derivation is the page chapters/10_inception.html of the book.
 import numbers
 
 from bnlib.batch_normalization import narrow, widen
-from bnlib.gradient_checking import check_floats, check_like, check_number, check_shape
+from bnlib.gradient_checking import (
+    check_floats,
+    check_like,
+    check_number,
+    check_shape,
+    library,
+)
 
 __all__ = [
     "neighbour_sum",
@@ -22,13 +28,11 @@ def neighbour_sum(x, before, after):
 
     Channels that do not exist count as zero. x : numpy array or torch tensor.
     """
-    total = 1 * x  # a copy, and under autograd not a leaf
-    channels = x.shape[1]
-    for k in range(1, min(before, channels - 1) + 1):
-        total[:, k:] += x[:, :-k]
-    for k in range(1, min(after, channels - 1) + 1):
-        total[:, :-k] += x[:, k:]
-    return total
+    of, channels = library(x), x.shape[1]
+    before, after = min(before, channels - 1), min(after, channels - 1)
+    nothing = of.zeros_like(x[:, :1])
+    padded = of.concatenate([nothing] * before + [x] + [nothing] * after, 1)
+    return sum(padded[:, k : k + channels] for k in range(before + after + 1))
 
 
 def check_size(size):

@@ -6,9 +6,13 @@ The derivation is the page chapters/02_whitening.html of the book.
 
 import numbers
 
-import numpy as np
-
-from bnlib.gradient_checking import check_floats, check_number, check_shape
+from bnlib.gradient_checking import (
+    check_floats,
+    check_like,
+    check_number,
+    check_shape,
+    library,
+)
 
 __all__ = [
     "covariance",
@@ -46,25 +50,24 @@ def zca_whiten(x, *, eps=1e-5):
 
     y = (x - mean) U (Lambda + eps)^(-1/2) U^T,   Sigma = U Lambda U^T
 
-    x : numpy array (N, C), float32 or float64 (numpy and torch share no spelling of the
-    eigendecomposition; for tensors see `newton_schulz`). eps : number >= 0, added to
-    the eigenvalues. Returns (y, cache), y like x; the cache is for
-    `zca_whiten_backward`. With C = 1 this is batch normalization.
+    x : numpy array or torch tensor (N, C), float32 or float64. eps : number >= 0, added
+    to the eigenvalues. Returns (y, cache), y like x; the cache is for
+    `zca_whiten_backward`, which is right where eigenvalues coincide, and autograd not.
+    With C = 1 this is batch normalization.
     Raises TypeError for other types and dtypes, ValueError for a negative eps, for a
     singular covariance with eps = 0, and what `covariance` raises.
     Source: Ioffe & Szegedy 2015, section 2; Huang et al. 2018.
     """
-    if not isinstance(x, np.ndarray):
-        cure = "use numpy.asarray(x), or newton_schulz(covariance(x)) for tensors"
-        raise TypeError(f"x must be a numpy array, got {type(x).__name__}; {cure}")
-    if str(x.dtype) not in ("float32", "float64"):
+    check_floats("x", x)
+    if str(x.dtype).removeprefix("torch.") not in ("float32", "float64"):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}; convert it")
     check_number("eps", eps, 0, float("inf"), 1e-5)
-    values, vectors = np.linalg.eigh(covariance(x))
-    values = np.maximum(values, 0) + eps  # rounding can make a zero slightly negative
-    if not values.min() > values.max() * np.finfo(x.dtype).eps:
+    of = library(x)
+    values, vectors = of.linalg.eigh(covariance(x))
+    values = values.clip(0) + eps  # rounding can make a zero slightly negative
+    if not values.min() > values.max() * of.finfo(x.dtype).eps:
         cure = "pass a positive eps, more examples, or fewer features"
-        raise ValueError(f"the covariance of x {x.shape} is singular; {cure}")
+        raise ValueError(f"the covariance of x {tuple(x.shape)} is singular; {cure}")
     centred = x - x.mean(axis=0)
     y = centred @ (vectors * values**-0.5) @ vectors.T
     return y, (centred, values, vectors)
@@ -83,8 +86,9 @@ def zca_whiten_backward(dy, cache):
     centred, values, vectors = cache
     check_floats("dy", dy)
     check_shape("dy", dy, centred.shape, "that is the shape of y")
+    check_like("dy", dy, centred, "y")
     root = values**0.5
-    kernel = -1 / (np.outer(root, root) * (root[:, None] + root))
+    kernel = -1 / (root[:, None] * root * (root[:, None] + root))
     inverse_root = (vectors / root) @ vectors.T
     dw = centred.T @ dy
     dw = vectors.T @ (dw + dw.T) @ vectors / 2
@@ -124,8 +128,8 @@ def newton_schulz(sigma, *, iterations=5):
     if not isinstance(iterations, numbers.Integral) or not 0 <= iterations <= 10_000:
         must = "must be a whole number from 0 to 10,000"
         raise ValueError(f"iterations {must}, got {iterations!r}; 5 is usual")
-    identity, diagonal = sigma * 0, range(sigma.shape[-1])
-    identity[..., diagonal, diagonal] = 1
+    of = library(sigma)
+    identity = of.tril(of.triu(of.ones_like(sigma)))
     trace = (identity * sigma).sum(axis=(-2, -1), keepdims=True)
     if not ((trace > 0) & (trace < float("inf"))).all():
         must = f"have a positive, finite trace, got {float(trace.min())}"

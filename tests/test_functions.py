@@ -499,6 +499,15 @@ def _record(layer, batch):
         layer(batch)
 
 
+class Series:
+    """Looks like an array, as a column of a table does."""
+
+    dtype, ndim, shape = np.dtype(float), 1, (3,)
+
+    def __abs__(self):
+        return GAMMA
+
+
 X, GAMMA = np.arange(12.0).reshape(4, 3), np.ones(3)
 CUBE = np.arange(24.0).reshape(2, 3, 4)
 NAN = np.where(X == 5, np.nan, X)
@@ -577,6 +586,11 @@ BAD = {
         lambda: bnlib.batch_norm(X, torch.ones(3).double()),
         TypeError,
         r"gamma is from torch, x from numpy; use one library: numpy.asarray",
+    ),
+    "gamma of a third library": (
+        lambda: bnlib.batch_norm(X, Series()),
+        TypeError,
+        "gamma is from test_functions, x from numpy; use one library",
     ),
     "negative variance": (
         lambda: bnlib.normalize(X, X[:1], -np.ones((1, 3))),
@@ -802,10 +816,10 @@ BAD = {
         r"dxhat must have shape \(4, 3\) because that is the shape of xhat",
     ),
     "moments of integers": (lambda: bnlib.moments(X.astype(int)), TypeError, "x must"),
-    "whitening a tensor": (
-        lambda: bnlib.zca_whiten(torch.tensor(X)),
+    "whitening a list": (
+        lambda: bnlib.zca_whiten([[1.0, 2.0]]),
         TypeError,
-        "x must be a numpy array, got Tensor; use numpy.asarray",
+        "x must be a numpy array or torch tensor, got list",
     ),
     "whitening images": (
         lambda: bnlib.covariance(np.ones((2, 3, 4))),

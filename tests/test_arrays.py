@@ -1,0 +1,116 @@
+"""The array functions, numpy against torch: nothing is written into.
+
+CALLS holds every public function, forward and backward; what numpy answers in float64
+is what each kind of array has to give.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+import bnlib
+from bnlib import fast
+
+
+def pair(name, affine=2, of=bnlib, **options):
+    """A function (x, dy, gamma, beta, ...) -> y and the gradients of a normalizer."""
+
+    def call(x, dy, gamma, beta, mean, std):
+        given = [gamma, beta][:affine]
+        given += [mean, std] if name == "batch_renorm" else []
+        y, cache = getattr(of, name)(x, *given, **options)
+        found = getattr(of, f"{name}_backward")(dy, cache)
+        return (y, *found) if isinstance(found, tuple) else (y, found)
+
+    return call
+
+
+def _whiten(x, dy, *_):
+    y, cache = bnlib.zca_whiten(x[:, :, 0])
+    return y, bnlib.zca_whiten_backward(dy[:, :, 0], cache)
+
+
+def along(p):
+    return p.reshape(1, -1, 1)
+
+
+CALLS = {
+    "batch_norm": pair("batch_norm"),
+    "layer_norm": pair("layer_norm", axes=(1,)),
+    "rms_norm": pair("rms_norm", 1, axes=(1,)),
+    "group_norm": pair("group_norm", num_groups=2),
+    "instance_norm": pair("instance_norm"),
+    "batch_renorm": pair("batch_renorm", rmax=1.5, dmax=0.5),
+    "local_response_norm": pair("local_response_norm", 0, size=3),
+    "zca_whiten": _whiten,
+    "covariance": lambda x, *_: (bnlib.covariance(x[:, :, 0]),),
+    "newton_schulz": lambda x, *_: (bnlib.newton_schulz(bnlib.covariance(x[:, :, 0])),),
+    "moments": lambda x, *_: bnlib.moments(x, (0, 2)),
+    "normalize": lambda x, dy, g, b, mean, std: (
+        bnlib.normalize(x, along(mean), along(std)),
+    ),
+    "normalize_backward": lambda x, dy, g, b, mean, std: (
+        bnlib.normalize_backward(dy, x, along(std), (0, 2)),
+    ),
+    "batch_norm_inference": lambda x, dy, *ps: (bnlib.batch_norm_inference(x, *ps),),
+    "update_running": lambda x, dy, g, b, *ps: bnlib.update_running(*ps, x),
+    "fold_linear": lambda x, dy, *ps: bnlib.fold_linear(x[0], None, *ps),
+}
+FAST = {
+    f"fast.{name}": pair(name, *options.pop("affine", ()), of=fast, **options)
+    for name, options in {
+        "batch_norm": {},
+        "layer_norm": {"affine": (0,)},
+        "rms_norm": {"affine": (0,)},
+        "group_norm": {"num_groups": 2},
+        "instance_norm": {},
+    }.items()
+}
+every_call = pytest.mark.parametrize("name", CALLS)
+
+
+def problem(shape=(6, 4, 5), mean=0.0, dtype="float64"):
+    """x, dy, gamma, beta, running mean and running std."""
+    rng = np.random.default_rng(0)
+    deviations, noise = rng.normal(size=(2, *shape))
+    affine = rng.uniform(0.5, 2, size=(4, shape[1]))
+    affine[2] += mean
+    given = deviations + mean, deviations + noise, *affine
+    return [a.astype(dtype) for a in given]
+
+
+def assert_close(ours, wanted, digits):
+    for a, b in zip(ours, wanted, strict=True):
+        assert a.shape == b.shape
+        a = np.asarray(a.detach() if hasattr(a, "detach") else a, dtype=float)
+        np.testing.assert_allclose(a, b, rtol=0, atol=digits * abs(b).max())
+
+
+# --- what is not written into ---------------------------------------------------------
+
+
+@every_call
+def test_no_argument_is_written_into(name):
+    given = problem()
+    for a in given:
+        a.flags.writeable = False
+    wanted = CALLS[name](*given)
+    tensors = [torch.tensor(a) for a in given]
+    ours = CALLS[name](*tensors)
+    assert_close(ours, wanted, 1e-10)
+    for a, b in zip(tensors, given, strict=True):
+        assert a._version == 0 and (a.numpy() == b).all()
+
+
+def test_whitening_of_a_tensor_is_that_of_the_array():
+    x, dy, *_ = (torch.tensor(a) for a in problem((9, 4)))
+    leaf = x.clone().requires_grad_()
+    y, cache = bnlib.zca_whiten(leaf)
+    y.backward(dy)
+    with torch.no_grad():
+        ours = bnlib.zca_whiten_backward(dy, cache)
+    np.testing.assert_allclose(ours, leaf.grad, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match=r"covariance of x \(4, 3\) is singular"):
+        bnlib.zca_whiten(torch.arange(12.0).reshape(4, 3), eps=0)
+    with pytest.raises(TypeError, match="dy is from numpy, y from torch"):
+        bnlib.zca_whiten_backward(dy.numpy(), cache)
