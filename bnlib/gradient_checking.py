@@ -15,6 +15,8 @@ __all__ = [
     "check_shape",
     "check_like",
     "check_number",
+    "widen",
+    "narrow",
     "numerical_gradient",
     "relative_error",
     "gradcheck",
@@ -114,6 +116,20 @@ def check_number(name, value, low, high, usual):
             f"{name} must be a finite number in {low} ... {high}, got {value!r}; "
             f"{usual} is usual"
         )
+
+
+def widen(x):
+    """Return x in float64; a longdouble stays one."""
+    if not hasattr(x, "is_meta"):
+        return x.astype(float, copy=False) if x.dtype.itemsize <= 8 else x
+    return x.float() if x.device.type == "mps" else x.double()  # Apple's has no float64
+
+
+def narrow(y, x):
+    """Return y in the dtype of x."""
+    if hasattr(y, "is_meta"):
+        return y.to(x.dtype)
+    return y.astype(x.dtype)
 
 
 def _check_float64(name, x):

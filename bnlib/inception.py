@@ -6,13 +6,14 @@ The derivation is the page chapters/10_inception.html of the book.
 
 import numbers
 
-from bnlib.batch_normalization import narrow, widen
 from bnlib.gradient_checking import (
     check_floats,
     check_like,
     check_number,
     check_shape,
     library,
+    narrow,
+    widen,
 )
 
 __all__ = [
@@ -61,7 +62,7 @@ def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
     numbers, alpha and k >= 0, |beta| <= 1000; alpha is divided by size as in PyTorch.
 
     Returns (y, cache): y of the shape and dtype of x; cache = (x, d, size, alpha,
-    beta), for `local_response_norm_backward`. Half precision is summed in float32.
+    beta), for `local_response_norm_backward`. Sums are taken in float64.
     Raises TypeError and ValueError naming the argument, also where d is 0 or overflows.
     Source: Krizhevsky et al. 2012, section 3.3 (where alpha is not divided).
     """

@@ -12,12 +12,10 @@ from bnlib.batch_normalization import (
     batch_axes,
     check_variance,
     moments,
-    narrow,
     normalize,
     per_channel,
-    widen,
 )
-from bnlib.gradient_checking import check_floats
+from bnlib.gradient_checking import check_floats, narrow, widen
 
 __all__ = [
     "stop_gradient",
@@ -76,8 +74,8 @@ def batch_renorm(x, gamma, beta, running_mean, running_std, *, rmax, dmax, eps=1
     gamma * (x - running_mean) / running_std + beta. r and d are constants: no gradient
     flows through them, in `batch_renorm_backward` as under torch's autograd.
 
-    Returns (y, cache), y of the shape and dtype of x; half precision is averaged in
-    float32. Raises TypeError and ValueError naming the argument.
+    Returns (y, cache), y of the shape and dtype of x; sums are taken in float64.
+    Raises TypeError and ValueError naming the argument.
     Source: Ioffe 2017, Algorithm 1.
     """
     check_floats("x", x, min_ndim=2, layout="(N, C) or (N, C, ...)")

@@ -12,6 +12,8 @@ from bnlib.gradient_checking import (
     check_number,
     check_shape,
     library,
+    narrow,
+    widen,
 )
 
 __all__ = [
@@ -38,8 +40,9 @@ def covariance(x):
         raise ValueError(
             f"x must have shape (N, C), got {shape}; flatten all but axis 0"
         )
-    centred = x - x.mean(axis=0)
-    sigma = centred.T @ centred / x.shape[0]
+    wide = widen(x)
+    centred = wide - wide.mean(axis=0)
+    sigma = narrow(centred.T @ centred / x.shape[0], x)
     if not (abs(sigma) < float("inf")).all():
         raise ValueError(f"the covariance of x overflows {x.dtype}; scale x down")
     return sigma
@@ -62,15 +65,15 @@ def zca_whiten(x, *, eps=1e-5):
     if str(x.dtype).removeprefix("torch.") not in ("float32", "float64"):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}; convert it")
     check_number("eps", eps, 0, float("inf"), 1e-5)
-    of = library(x)
-    values, vectors = of.linalg.eigh(covariance(x))
+    wide, of = widen(x), library(x)
+    values, vectors = of.linalg.eigh(covariance(wide))
     values = values.clip(0) + eps  # rounding can make a zero slightly negative
-    if not values.min() > values.max() * of.finfo(x.dtype).eps:
+    if not (values.min() > values.max() * of.finfo(x.dtype).eps).all():
         cure = "pass a positive eps, more examples, or fewer features"
         raise ValueError(f"the covariance of x {tuple(x.shape)} is singular; {cure}")
-    centred = x - x.mean(axis=0)
+    centred = wide - wide.mean(axis=0)
     y = centred @ (vectors * values**-0.5) @ vectors.T
-    return y, (centred, values, vectors)
+    return narrow(y, x), (narrow(centred, x), values, vectors)
 
 
 def zca_whiten_backward(dy, cache):
@@ -87,14 +90,14 @@ def zca_whiten_backward(dy, cache):
     check_floats("dy", dy)
     check_shape("dy", dy, centred.shape, "that is the shape of y")
     check_like("dy", dy, centred, "y")
-    root = values**0.5
+    centred, wide, root = widen(centred), widen(dy), values**0.5
     kernel = -1 / (root[:, None] * root * (root[:, None] + root))
     inverse_root = (vectors / root) @ vectors.T
-    dw = centred.T @ dy
+    dw = centred.T @ wide
     dw = vectors.T @ (dw + dw.T) @ vectors / 2
     dsigma = vectors @ (kernel * dw) @ vectors.T
-    dx = dy @ inverse_root + 2 / len(dy) * centred @ dsigma
-    return dx - dx.mean(axis=0)
+    dx = wide @ inverse_root + 2 / len(dy) * centred @ dsigma
+    return narrow(dx - dx.mean(axis=0), dy)
 
 
 def iterate_root(sigma, identity, iterations):

@@ -1,4 +1,4 @@
-"""The array functions, numpy against torch: nothing is written into.
+"""The array functions on unusual arrays: far from 0.
 
 CALLS holds every public function, forward and backward; what numpy answers in float64
 is what each kind of array has to give.
@@ -67,6 +67,7 @@ FAST = {
     }.items()
 }
 every_call = pytest.mark.parametrize("name", CALLS)
+both_libraries = pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
 
 
 def problem(shape=(6, 4, 5), mean=0.0, dtype="float64"):
@@ -84,6 +85,50 @@ def assert_close(ours, wanted, digits):
         assert a.shape == b.shape
         a = np.asarray(a.detach() if hasattr(a, "detach") else a, dtype=float)
         np.testing.assert_allclose(a, b, rtol=0, atol=digits * abs(b).max())
+
+
+# --- sums -----------------------------------------------------------------------------
+
+
+@both_libraries
+@pytest.mark.parametrize(
+    ("shape", "mean"), [((200_000, 4, 1), 1e3), ((60_000, 4, 1), 255), ((9, 4, 3), 1e4)]
+)
+@pytest.mark.parametrize("name", CALLS.keys() - {"newton_schulz"})
+def test_float32_is_right_to_rounding_however_long_the_sum(name, shape, mean, convert):
+    x, dy, gamma, beta, *running = problem(shape, mean, "float32")
+    if name == "fold_linear":
+        x = x[:1]
+    elif shape[2] == 1 and name == "instance_norm":  # a long sum: over positions
+        x, dy = x.reshape(1, 4, -1), dy.reshape(1, 4, -1)
+    given = x, dy, gamma, beta, *running
+    wanted = CALLS[name](*(a.astype(float) for a in given))
+    ours = CALLS[name](*(convert(a) for a in given))
+    assert {str(a.dtype).removeprefix("torch.") for a in ours} == {"float32"}
+    # Those have no sums of their own, and round in the dtype they are given.
+    far = {"normalize", "batch_norm_inference", "update_running"}
+    assert_close(ours, wanted, 1e-6 if name in far else 3e-7)
+
+
+@both_libraries
+def test_a_million_equal_numbers_give_beta(convert):
+    x = convert(np.full((1_000_000, 2), 1000.1, np.float32))
+    beta = convert(np.array([3.0, -1.0], np.float32))
+    y, _ = bnlib.batch_norm(x, None, beta)
+    assert (y == beta).all() and (bnlib.moments(x)[0] == x[0]).all()
+    zero, one = beta * 0, beta * 0 + 1
+    assert (bnlib.update_running(zero, one, x, 1.0)[0] == x[0]).all()
+
+
+@both_libraries
+@pytest.mark.parametrize("name", [name.removeprefix("fast.") for name in FAST])
+def test_squares_that_float32_cannot_hold(name, convert):
+    given = problem(dtype="float32")
+    given[0] *= np.float32(1e30)
+    wanted = CALLS[name](*(a.astype(float) for a in given))
+    ours = CALLS[name](*(convert(a) for a in given))
+    assert_close(ours, wanted, 3e-7)
+    assert_close(FAST[f"fast.{name}"](*map(convert, given))[:1], ours[:1], 10)
 
 
 # --- what is not written into ---------------------------------------------------------
