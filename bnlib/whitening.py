@@ -11,6 +11,7 @@ from bnlib.gradient_checking import (
     check_like,
     check_number,
     check_shape,
+    kind_of,
     library,
     narrow,
     widen,
@@ -62,7 +63,7 @@ def zca_whiten(x, *, eps=1e-5):
     Source: Ioffe & Szegedy 2015, section 2; Huang et al. 2018.
     """
     check_floats("x", x)
-    if str(x.dtype).removeprefix("torch.") not in ("float32", "float64"):
+    if kind_of(x) not in ("float32", "float64"):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}; convert it")
     check_number("eps", eps, 0, float("inf"), 1e-5)
     wide, of = widen(x), library(x)

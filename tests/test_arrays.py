@@ -1,4 +1,4 @@
-"""The array functions on unusual arrays: far from 0.
+"""The array functions on unusual arrays: far from 0, other bytes.
 
 CALLS holds every public function, forward and backward; what numpy answers in float64
 is what each kind of array has to give.
@@ -129,6 +129,64 @@ def test_squares_that_float32_cannot_hold(name, convert):
     ours = CALLS[name](*(convert(a) for a in given))
     assert_close(ours, wanted, 3e-7)
     assert_close(FAST[f"fast.{name}"](*map(convert, given))[:1], ours[:1], 10)
+
+
+# --- kinds of numbers -----------------------------------------------------------------
+
+
+@every_call
+@pytest.mark.parametrize("dtype", [">f4", ">f8"])
+def test_either_order_of_bytes_is_taken_and_the_machines_comes_out(name, dtype):
+    given = [a.astype(dtype) for a in problem()]
+    native = [a.astype(dtype.replace(">", "=")) for a in given]
+    wanted = CALLS[name](*native)
+    for mixed in (given, [given[0], *native[1:]], [native[0], *given[1:]]):
+        for a, b in zip(CALLS[name](*mixed), wanted, strict=True):
+            assert a.dtype == b.dtype and a.dtype.isnative
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_the_fast_ones_take_either_order_of_bytes(name):
+    given = problem()
+    ours = FAST[name](*(a.astype(">f8") for a in given))
+    assert_close(ours, FAST[name](*given), 1e-12)
+
+
+def test_gradcheck_takes_either_order_of_bytes():
+    x = np.arange(3.0).astype(">f8")
+    assert bnlib.gradcheck(lambda a: a**2, lambda dy, a: 2 * a * dy, x)[0] < 1e-9
+    assert bnlib.numerical_gradient(lambda a: a**2, x).dtype.isnative
+
+
+SMALL = ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float4_e2m1fn"]
+
+
+@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+def test_floats_of_few_bits_are_refused_with_a_cure(kind, library):
+    if library == "numpy":
+        ml_dtypes = pytest.importorskip("ml_dtypes")
+        x = np.ones((4, 3), getattr(ml_dtypes, kind))
+    elif hasattr(torch, kind):
+        x = torch.ones(4, 3).to(getattr(torch, kind))
+    else:
+        pytest.skip("torch has none that holds one number")
+    says = f"x must hold floats of 16 bits or more, got .*{kind}; convert it: x.astype"
+    calls = bnlib.moments, bnlib.batch_norm, bnlib.layer_norm, bnlib.zca_whiten
+    for call in (*calls, fast.batch_norm, fast.rms_norm):
+        with pytest.raises(TypeError, match=says):
+            call(x)
+
+
+def test_bfloat16_of_numpy_is_taken():
+    kind = pytest.importorskip("ml_dtypes").bfloat16
+    for name in ("batch_norm", "group_norm", "local_response_norm", "moments"):
+        given = [a.astype(kind) for a in problem()]
+        wanted = CALLS[name](*(a.astype(float) for a in given))
+        ours = CALLS[name](*given)
+        assert {a.dtype for a in ours} == {np.dtype(kind)}
+        assert_close([a.astype(float) for a in ours], wanted, 2**-8)
 
 
 # --- what is not written into ---------------------------------------------------------
