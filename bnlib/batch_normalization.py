@@ -9,6 +9,7 @@ from bnlib.gradient_checking import (
     check_like,
     check_number,
     check_shape,
+    fails,
     narrow,
     widen,
 )
@@ -45,10 +46,10 @@ def moments(x, axes=0):
 def check_variance(var, eps):
     """Raise ValueError unless var + eps is positive and finite everywhere."""
     check_number("eps", eps, 0, float("inf"), 1e-5)
-    if not (abs(var) < float("inf")).all():
+    if fails(abs(var) < float("inf")):
         cure = "convert x to a wider dtype, or scale it down"
         raise ValueError(f"the variance of x overflows {var.dtype}; {cure}")
-    if not (var + eps > 0).all():
+    if fails(var + eps > 0):
         cure = "pass a positive eps; 1e-5 is usual"
         raise ValueError(f"a feature does not vary and eps is {eps}, so 0/0; {cure}")
 

@@ -10,6 +10,8 @@ import sys
 import numpy as np
 
 __all__ = [
+    "is_known",
+    "fails",
     "library",
     "kind_of",
     "check_floats",
@@ -22,6 +24,30 @@ __all__ = [
     "relative_error",
     "gradcheck",
 ]
+
+
+def is_known(x):
+    """Return whether x has values to look at: no tracer, compiler, vmap or meta."""
+    kind = type(x).__name__
+    if kind == "FakeTensor":
+        return False
+    if not hasattr(x, "is_meta"):
+        return True
+    import torch
+
+    levels, vmap = torch._C._functorch, torch._C._functorch.TransformType.Vmap
+    return not (
+        x.is_meta
+        or torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or any(level.key() == vmap for level in levels.get_interpreter_stack() or ())
+    )
+
+
+def fails(condition):
+    """Return whether an array of bools is known to be false somewhere."""
+    return is_known(condition) and not condition.all()
 
 
 def library(x):
@@ -57,7 +83,7 @@ def _check_kind(name, x):
 
 def _check_finite(name, x):
     finite = abs(x) < float("inf")  # false for NaN too
-    if not finite.all():
+    if fails(finite):
         bad = int((~finite).sum())
         raise ValueError(
             f"{name} must be finite, got NaN or infinity in {bad} values of shape "
@@ -68,8 +94,9 @@ def _check_finite(name, x):
 def check_floats(name, x, *, min_ndim=0, layout="any shape"):
     """Raise an error with a cure unless x is a non-empty, finite, floating-point array.
 
-    name : str, how the caller calls it. x : numpy array or torch tensor.
-    min_ndim, layout : the fewest dimensions allowed, and how to describe them.
+    name : str, how the caller calls it. x : numpy array or torch tensor; whether it is
+    finite is asked where it has values, see `is_known`. min_ndim, layout : the fewest
+    dimensions allowed, and how to describe them.
 
     Raises TypeError (not an array, not floating-point) or ValueError (too few
     dimensions, empty, NaN or infinite values).

@@ -11,6 +11,7 @@ from bnlib.gradient_checking import (
     check_like,
     check_number,
     check_shape,
+    fails,
     library,
     narrow,
     widen,
@@ -46,9 +47,9 @@ def check_size(size):
 
 def _check_energy(d):
     """Raise a ValueError with a cure unless d is positive and finite everywhere."""
-    if not (d > 0).all():
+    if fails(d > 0):
         raise ValueError("k + alpha * energy is zero somewhere; pass a positive k")
-    if not (d < float("inf")).all():
+    if fails(d < float("inf")):
         raise ValueError(f"the energy of x overflows {d.dtype}; scale x down")
 
 

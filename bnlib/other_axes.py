@@ -19,6 +19,7 @@ from bnlib.gradient_checking import (
     check_like,
     check_number,
     check_shape,
+    fails,
     narrow,
     widen,
 )
@@ -184,10 +185,10 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
 def check_square(square, eps):
     """Raise ValueError unless square + eps is positive and finite everywhere."""
     check_number("eps", eps, 0, float("inf"), 1e-5)
-    if not (square < float("inf")).all():
+    if fails(square < float("inf")):
         cure = "convert x to a wider dtype, or scale it down"
         raise ValueError(f"the mean square of x overflows {square.dtype}; {cure}")
-    if not (square + eps > 0).all():
+    if fails(square + eps > 0):
         cure = "pass a positive eps; 1e-5 is usual"
         raise ValueError(f"an example of x is zero and eps is {eps}, so 0/0; {cure}")
 

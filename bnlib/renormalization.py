@@ -15,7 +15,7 @@ from bnlib.batch_normalization import (
     normalize,
     per_channel,
 )
-from bnlib.gradient_checking import check_floats, narrow, widen
+from bnlib.gradient_checking import check_floats, fails, narrow, widen
 
 __all__ = [
     "stop_gradient",
@@ -84,7 +84,7 @@ def batch_renorm(x, gamma, beta, running_mean, running_std, *, rmax, dmax, eps=1
     for name, statistic in running.items():
         check_floats(name, statistic)
         running[name] = per_channel(name, statistic, x)
-    if not (running_std > 0).all():
+    if fails(running_std > 0):
         cure = "start it at 1, and average sqrt(var + eps) into it"
         raise ValueError(f"running_std must be > 0, got a value that is not; {cure}")
     gamma, beta = per_channel("gamma", gamma, x), per_channel("beta", beta, x)

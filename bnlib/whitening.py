@@ -11,6 +11,7 @@ from bnlib.gradient_checking import (
     check_like,
     check_number,
     check_shape,
+    fails,
     kind_of,
     library,
     narrow,
@@ -44,7 +45,7 @@ def covariance(x):
     wide = widen(x)
     centred = wide - wide.mean(axis=0)
     sigma = narrow(centred.T @ centred / x.shape[0], x)
-    if not (abs(sigma) < float("inf")).all():
+    if fails(abs(sigma) < float("inf")):
         raise ValueError(f"the covariance of x overflows {x.dtype}; scale x down")
     return sigma
 
@@ -69,7 +70,7 @@ def zca_whiten(x, *, eps=1e-5):
     wide, of = widen(x), library(x)
     values, vectors = of.linalg.eigh(covariance(wide))
     values = values.clip(0) + eps  # rounding can make a zero slightly negative
-    if not (values.min() > values.max() * of.finfo(x.dtype).eps).all():
+    if fails(values.min() > values.max() * of.finfo(x.dtype).eps):
         cure = "pass a positive eps, more examples, or fewer features"
         raise ValueError(f"the covariance of x {tuple(x.shape)} is singular; {cure}")
     centred = wide - wide.mean(axis=0)
@@ -135,14 +136,14 @@ def newton_schulz(sigma, *, iterations=5):
     of = library(sigma)
     identity = of.tril(of.triu(of.ones_like(sigma)))
     trace = (identity * sigma).sum(axis=(-2, -1), keepdims=True)
-    if not ((trace > 0) & (trace < float("inf"))).all():
+    if fails((trace > 0) & (trace < float("inf"))):
         must = f"have a positive, finite trace, got {float(trace.min())}"
         raise ValueError(f"sigma must {must}; add eps to its diagonal")
-    if not (abs(sigma - sigma.swapaxes(-1, -2)) <= 1e-3 * trace).all():
+    if fails(abs(sigma - sigma.swapaxes(-1, -2)) <= 1e-3 * trace):
         raise ValueError(
             "sigma must be symmetric, as a covariance is; pass covariance(x)"
         )
     root = iterate_root(sigma, identity, iterations)
-    if not (abs(root) < float("inf")).all():
+    if fails(abs(root) < float("inf")):
         raise ValueError("sigma is not positive definite; add eps to its diagonal")
     return root

@@ -1,12 +1,16 @@
-"""The array functions on unusual arrays: far from 0, other bytes.
+"""The array functions on unusual arrays: far from 0, other bytes, without values.
 
 CALLS holds every public function, forward and backward; what numpy answers in float64
 is what each kind of array has to give.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import bnlib
 from bnlib import fast
@@ -67,6 +71,7 @@ FAST = {
     }.items()
 }
 every_call = pytest.mark.parametrize("name", CALLS)
+every_tensor_call = pytest.mark.parametrize("name", CALLS | FAST)
 both_libraries = pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
 
 
@@ -217,3 +222,70 @@ def test_whitening_of_a_tensor_is_that_of_the_array():
         bnlib.zca_whiten(torch.arange(12.0).reshape(4, 3), eps=0)
     with pytest.raises(TypeError, match="dy is from numpy, y from torch"):
         bnlib.zca_whiten_backward(dy.numpy(), cache)
+
+
+# --- where there are no values to look at ---------------------------------------------
+
+
+def tensors():
+    return [torch.tensor(a) for a in problem()]
+
+
+def alike(ours, wanted):
+    for a, b in zip(ours, wanted, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+
+
+@every_tensor_call
+def test_under_vmap(name):
+    call = (CALLS | FAST)[name]
+    stacked = [torch.stack([a, a]) for a in tensors()]
+    ours = torch.vmap(call)(*stacked)
+    for k in range(2):
+        torch.testing.assert_close([a[k] for a in ours], list(call(*tensors())))
+
+
+@every_tensor_call
+def test_tensors_without_data(name):
+    call, wanted = (CALLS | FAST)[name], (CALLS | FAST)[name](*tensors())
+    alike(call(*(a.to("meta") for a in tensors())), wanted)
+    mode = FakeTensorMode()
+    fake = [mode.from_tensor(a) for a in tensors()]
+    alike(call(*fake), wanted)
+    with mode:
+        alike(call(*fake), wanted)
+
+
+@every_tensor_call
+def test_under_tracers(name):
+    call, wanted = (CALLS | FAST)[name], list((CALLS | FAST)[name](*tensors()))
+
+    def traced(*given):
+        return tuple(call(*given))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the shapes, and that trace is old
+        found = torch.jit.trace(traced, tensors())
+    torch.testing.assert_close(list(found(*tensors())), wanted)
+    for mode in ("real", "fake", "symbolic"):
+        graph = make_fx(traced, tracing_mode=mode)(*tensors())
+        torch.testing.assert_close(list(graph(*tensors())), wanted)
+
+
+@every_tensor_call
+def test_under_a_compiler_in_one_graph(name):
+    call = (CALLS | FAST)[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="eager")
+    torch.testing.assert_close(list(compiled(*tensors())), list(call(*tensors())))
+
+
+def test_values_are_looked_at_where_there_are_some():
+    nan = torch.full((4, 3), float("nan"))
+    with pytest.raises(ValueError, match="x must be finite"):
+        bnlib.batch_norm(nan)
+    with torch.device("cpu"), pytest.raises(ValueError, match="x must be finite"):
+        bnlib.batch_norm(nan.requires_grad_())
+    with pytest.raises(ValueError, match="x must be finite"):
+        torch.func.grad(lambda x: bnlib.moments(x)[0].sum())(nan.detach())
+    assert torch.vmap(bnlib.moments)(nan.detach()[None])[0].isnan().all()
