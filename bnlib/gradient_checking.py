@@ -29,7 +29,7 @@ __all__ = [
 def is_known(x):
     """Return whether x has values to look at: no tracer, compiler, vmap or meta."""
     kind = type(x).__name__
-    if kind == "FakeTensor":
+    if kind == "FakeTensor" or kind.endswith("Tracer"):
         return False
     if not hasattr(x, "is_meta"):
         return True

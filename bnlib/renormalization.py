@@ -5,6 +5,7 @@ The derivation is the page chapters/13_renormalization.html of the book.
 """
 
 import numbers
+import sys
 
 from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import (
@@ -15,7 +16,7 @@ from bnlib.batch_normalization import (
     normalize,
     per_channel,
 )
-from bnlib.gradient_checking import check_floats, fails, narrow, widen
+from bnlib.gradient_checking import check_floats, fails, library, narrow, widen
 
 __all__ = [
     "stop_gradient",
@@ -34,6 +35,8 @@ def stop_gradient(a):
 
     a : numpy array (returned as it is) or torch tensor (detached). Source: Ioffe 2017.
     """
+    if library(a).__name__ == "jax.numpy":
+        return sys.modules["jax"].lax.stop_gradient(a)
     return a.detach() if hasattr(a, "detach") else a
 
 

@@ -1,4 +1,4 @@
-"""The array functions on unusual arrays: far from 0, other bytes, without values.
+"""The array functions on unusual arrays: far from 0, other bytes, without values, jax.
 
 CALLS holds every public function, forward and backward; what numpy answers in float64
 is what each kind of array has to give.
@@ -289,3 +289,39 @@ def test_values_are_looked_at_where_there_are_some():
     with pytest.raises(ValueError, match="x must be finite"):
         torch.func.grad(lambda x: bnlib.moments(x)[0].sum())(nan.detach())
     assert torch.vmap(bnlib.moments)(nan.detach()[None])[0].isnan().all()
+
+
+# --- jax ------------------------------------------------------------------------------
+
+
+@every_call
+def test_jax(name):
+    jax = pytest.importorskip("jax")
+    call, given = CALLS[name], problem(dtype="float32")
+    arrays = [jax.numpy.asarray(a) for a in given]
+    wanted = CALLS[name](*(a.astype(float) for a in given))
+    ours = call(*arrays)
+    assert all(isinstance(a, jax.Array) and a.dtype == np.float32 for a in ours)
+    assert_close(ours, wanted, 1e-5)
+    assert_close(jax.jit(call)(*arrays), wanted, 1e-5)
+    several = jax.vmap(call)(*(jax.numpy.stack([a, a]) for a in arrays))
+    assert_close([a[1] for a in several], wanted, 1e-5)
+    if name != "normalize_backward":  # which looks at shapes alone
+        with pytest.raises(ValueError, match="must be finite"):
+            call(arrays[0] * np.nan, *arrays[1:])
+
+
+@pytest.mark.parametrize(
+    "name", [*(name.removeprefix("fast.") for name in FAST), "batch_renorm"]
+)
+def test_jax_differentiates_as_our_backward_does(name):
+    jax = pytest.importorskip("jax")
+    call, given = CALLS[name], problem(dtype="float32")
+    x, dy, *affine, mean, std = (jax.numpy.asarray(a) for a in given)
+
+    def loss(x, gamma, beta):
+        return (dy * call(x, dy, gamma, beta, mean, std)[0]).sum()
+
+    found = jax.grad(loss, argnums=(0, 1, 2))(x, *affine)
+    wanted = CALLS[name](*(a.astype(float) for a in given))[1:]
+    assert_close(found[: len(wanted)], wanted, 1e-5)
