@@ -4,8 +4,8 @@ Extracted by `make export`: edit the notebook, not this file.
 The derivation is the page chapters/04_backward.html of the book.
 """
 
-from bnlib.batch_normalization import batch_axes, narrow, widen
-from bnlib.gradient_checking import check_floats, check_like, check_shape
+from bnlib.batch_normalization import batch_axes
+from bnlib.gradient_checking import check_floats, check_like, check_shape, narrow, widen
 
 __all__ = ["batch_norm_backward"]
 

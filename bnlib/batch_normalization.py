@@ -9,6 +9,9 @@ from bnlib.gradient_checking import (
     check_like,
     check_number,
     check_shape,
+    fails,
+    narrow,
+    widen,
 )
 
 __all__ = [
@@ -18,8 +21,6 @@ __all__ = [
     "affine",
     "batch_axes",
     "per_channel",
-    "widen",
-    "narrow",
     "batch_norm",
 ]
 
@@ -31,22 +32,24 @@ def moments(x, axes=0):
 
     x : floating-point array or tensor. axes : int or tuple of ints.
     Shapes: (N, C) -> (1, C) for axes=0; (N, C, H, W) -> (1, C, 1, 1) for (0, 2, 3).
-    dtype and device of the results are those of x. Raises what `check_floats` raises.
+    dtype and device of the results are those of x; sums are taken in float64, see
+    `widen`. Raises what `check_floats` raises.
     Source: Ioffe & Szegedy 2015, Algorithm 1, lines 1 and 2.
     """
     check_floats("x", x, min_ndim=1, layout="with an axis to average over")
-    mean = x.mean(axis=axes, keepdims=True)
-    var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)
-    return mean, var
+    wide = widen(x)
+    mean = wide.mean(axis=axes, keepdims=True)
+    var = ((wide - mean) ** 2).mean(axis=axes, keepdims=True)
+    return narrow(mean, x), narrow(var, x)
 
 
 def check_variance(var, eps):
     """Raise ValueError unless var + eps is positive and finite everywhere."""
     check_number("eps", eps, 0, float("inf"), 1e-5)
-    if not (abs(var) < float("inf")).all():
+    if fails(abs(var) < float("inf")):
         cure = "convert x to a wider dtype, or scale it down"
         raise ValueError(f"the variance of x overflows {var.dtype}; {cure}")
-    if not (var + eps > 0).all():
+    if fails(var + eps > 0):
         cure = "pass a positive eps; 1e-5 is usual"
         raise ValueError(f"a feature does not vary and eps is {eps}, so 0/0; {cure}")
 
@@ -97,18 +100,6 @@ def per_channel(name, p, x):
     return p.reshape(1, -1, *[1] * (x.ndim - 2))
 
 
-def widen(x):
-    """Return x, in float32 if it holds half precision: float16 or bfloat16."""
-    if str(x.dtype).removeprefix("torch.") not in ("float16", "bfloat16"):
-        return x
-    return x.float() if hasattr(x, "float") else x.astype("float32")
-
-
-def narrow(y, x):
-    """Return y in the dtype of x."""
-    return y.to(x.dtype) if hasattr(y, "to") else y.astype(x.dtype)
-
-
 def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     r"""Normalize every channel of x over the batch, then scale and shift it.
 
@@ -118,8 +109,8 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     the dtype of x; None stands for 1 and 0. eps : number >= 0, inside the root.
 
     Returns (y, cache): y of the shape and dtype of x; cache = (xhat, std, gamma), with
-    std = sqrt(var + eps), for `batch_norm_backward`. Half precision (float16, bfloat16)
-    is averaged in float32, see `widen`. One value per channel gives y = beta.
+    std = sqrt(var + eps), for `batch_norm_backward`. Sums are taken in float64, see
+    `widen`. One value per channel gives y = beta.
     Raises TypeError and ValueError naming the argument, see `check_floats`,
     `per_channel`, `check_variance`.
     In torch.nn, gamma is called `weight` and beta `bias`.

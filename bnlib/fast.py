@@ -47,7 +47,6 @@ __all__ = [
     "made_by",
     "numbers",
     "compiled_batch_norm",
-    "near_zero",
     "BatchCache",
     "batch_norm",
     "channel_squares",
@@ -129,7 +128,7 @@ def channel_sums(x, y):
         return (s.sum(axis=0) for s in map_sums(x, y))
     x, y = x.reshape(n, -1), y.reshape(n, -1)
     total, product = np.zeros((2, channels * positions))
-    for k in blocks(n, x.shape[1]):
+    for k in blocks(n, max(x.shape[1], BLOCK // 1024)):  # BLAS adds in the dtype of x
         ones = np.ones(len(x[k]), x.dtype)
         total += ones @ x[k]
         product += ones @ (x[k] * y[k])
@@ -298,22 +297,6 @@ def compiled_batch_norm(x, gamma, beta, eps):
     return compiled(x, *given, eps, shape, (channels,), by)
 
 
-def near_zero(x, axes, shape=None):
-    """Return x, less one value of each part that shares moments if their mean is far.
-
-    y and all derivatives stay the same. axes : those of the moments in x, or in x in
-    another shape.
-    """
-    wide = batch_normalization.widen(x if shape is None else x.reshape(shape))
-    mean, var = batch_normalization.moments(wide, axes)
-    if not (mean * mean > 4 * var).any():
-        return x
-    first = first_of(wide, mean.shape)
-    near = abs(first - mean) <= 2 * var**0.5 + 1e-5 * abs(mean)
-    wide = wide - (mean + near * (first - mean))
-    return batch_normalization.narrow(wide.reshape(x.shape), x)
-
-
 BatchCache = namedtuple("BatchCache", "x mean std gamma shape")
 
 
@@ -323,8 +306,8 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     y = gamma * (x - mean) / sqrt(var + eps) + beta
 
     Arguments, y and errors are the same; the cache is for this module's
-    `batch_norm_backward`. What is unusual, tensors say, goes to chapter 3, its mean
-    near 0. Source: chapter 17.
+    `batch_norm_backward`. What is unusual, tensors say, goes to chapter 3.
+    Source: chapter 17.
     """
     if takes(x) and fits(gamma, x) and fits(beta, x):
         found = compiled_batch_norm(x, gamma, beta, eps)
@@ -338,10 +321,7 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
         if usable(std, scale, shift):
             y = scale_shift(near, scale, shift).reshape(x.shape)
             return y, BatchCache(near, mean, std, gamma, x.shape)
-    norm = batch_normalization.batch_norm
-    found = norm(x, gamma, beta, eps=eps)
-    near = near_zero(x, batch_normalization.batch_axes(x))
-    return found if near is x else norm(near, gamma, beta, eps=eps)
+    return batch_normalization.batch_norm(x, gamma, beta, eps=eps)
 
 
 def channel_squares(x):
@@ -469,11 +449,7 @@ def layer_norm(x, gamma=None, beta=None, *, axes=(-1,), eps=1e-5):
             y = rows_affine(near[0], inverse[0], shift[0], gamma, beta)
             cache = RowCache(near[0], mean[0], std[0], gamma, x.shape, axes)
             return y.reshape(x.shape), cache
-    found = other_axes.layer_norm(x, gamma, beta, axes=axes, eps=eps)
-    near = near_zero(x, other_axes.check_axes(x, axes))
-    if near is x:
-        return found
-    return other_axes.layer_norm(near, gamma, beta, axes=axes, eps=eps)
+    return other_axes.layer_norm(x, gamma, beta, axes=axes, eps=eps)
 
 
 def rows_affine(x, scale, shift, gamma, beta):
@@ -567,10 +543,10 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
         size = math.prod(x.shape[x.ndim - len(axes) :])
         rows = np.ascontiguousarray(x).reshape(-1, size)
         square = np.empty(len(rows))
-        for i in blocks(*rows.shape):
-            square[i] = row_dots(rows[i], rows[i])
-        rms = root(square / size, eps)
-        with np.errstate(divide="ignore"):
+        with np.errstate(all="ignore"):  # `usable` looks
+            for i in blocks(*rows.shape):
+                square[i] = row_dots(rows[i], rows[i])
+            rms = root(square / size, eps)
             inverse = 1 / rms
         if usable(rms, inverse, rms):
             y = rows_affine(rows, inverse, None, gamma, None).reshape(x.shape)
@@ -617,10 +593,7 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
             y = rows_affine(rows, scale.ravel(), shift.ravel(), None, None)
             cache = GroupCache(near, mean, std, gamma, x.shape, num_groups)
             return y.reshape(x.shape), cache
-    norm = functools.partial(other_axes.group_norm, num_groups=num_groups, eps=eps)
-    found = norm(x, gamma, beta)
-    near = near_zero(x, (2,), (len(x), num_groups, -1))
-    return found if near is x else norm(near, gamma, beta)
+    return other_axes.group_norm(x, gamma, beta, num_groups=num_groups, eps=eps)
 
 
 def group_norm_backward(dy, cache):
@@ -673,9 +646,7 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
         y, cache = group_norm(x, gamma, beta, num_groups=x.shape[1], eps=eps)
         if isinstance(cache, GroupCache | KernelCache):
             return y, cache
-    norm = functools.partial(other_axes.instance_norm, eps=eps)
-    found, near = norm(x, gamma, beta), near_zero(x, tuple(range(2, x.ndim)))
-    return found if near is x else norm(near, gamma, beta)
+    return other_axes.instance_norm(x, gamma, beta, eps=eps)
 
 
 def instance_norm_backward(dy, cache):

@@ -5,23 +5,85 @@ The derivation is the page chapters/00_gradient_checking.html of the book.
 """
 
 import numbers
+import sys
 
 import numpy as np
 
 __all__ = [
+    "is_known",
+    "fails",
+    "library",
+    "kind_of",
     "check_floats",
     "check_shape",
     "check_like",
     "check_number",
+    "widen",
+    "narrow",
     "numerical_gradient",
     "relative_error",
     "gradcheck",
 ]
 
 
+def is_known(x):
+    """Return whether x has values to look at: no tracer, compiler, vmap or meta."""
+    kind = type(x).__name__
+    if kind == "FakeTensor" or kind.endswith("Tracer"):
+        return False
+    if not hasattr(x, "is_meta"):
+        return True
+    import torch
+
+    levels, vmap = torch._C._functorch, torch._C._functorch.TransformType.Vmap
+    return not (
+        x.is_meta
+        or torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or any(level.key() == vmap for level in levels.get_interpreter_stack() or ())
+    )
+
+
+def fails(condition):
+    """Return whether an array of bools is known to be false somewhere."""
+    return is_known(condition) and not condition.all()
+
+
+def library(x):
+    """Return the module whose functions take x: numpy, torch, or another like numpy."""
+    if hasattr(x, "is_meta"):
+        import torch
+
+        return torch
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__()
+    return sys.modules[type(x).__module__.split(".")[0]]
+
+
+def kind_of(x):
+    """Return the name of x's dtype, whatever the library and the order of bytes."""
+    kind = getattr(x.dtype, "type", None)  # numpy's; torch's dtypes have none
+    return kind.__name__ if kind else str(x.dtype).removeprefix("torch.")
+
+
+def _check_kind(name, x):
+    kind, what = kind_of(x), "floating-point numbers"
+    if "_e" in kind:  # float8_e4m3fn: bits of exponent and mantissa
+        what = "floats of 16 bits or more"
+    elif "float" in kind or kind == "longdouble":
+        return
+    cure = "convert it: x.astype('float64') in numpy, x.double() in torch"
+    if "complex" in kind:
+        cure = "take its real part, or normalize real and imaginary part as channels"
+    raise TypeError(f"{name} must hold {what}, got {x.dtype}; {cure}")
+
+
 def _check_finite(name, x):
     finite = abs(x) < float("inf")  # false for NaN too
-    if not finite.all():
+    if fails(finite):
         bad = int((~finite).sum())
         raise ValueError(
             f"{name} must be finite, got NaN or infinity in {bad} values of shape "
@@ -32,8 +94,9 @@ def _check_finite(name, x):
 def check_floats(name, x, *, min_ndim=0, layout="any shape"):
     """Raise an error with a cure unless x is a non-empty, finite, floating-point array.
 
-    name : str, how the caller calls it. x : numpy array or torch tensor.
-    min_ndim, layout : the fewest dimensions allowed, and how to describe them.
+    name : str, how the caller calls it. x : numpy array or torch tensor; whether it is
+    finite is asked where it has values, see `is_known`. min_ndim, layout : the fewest
+    dimensions allowed, and how to describe them.
 
     Raises TypeError (not an array, not floating-point) or ValueError (too few
     dimensions, empty, NaN or infinite values).
@@ -44,15 +107,7 @@ def check_floats(name, x, *, min_ndim=0, layout="any shape"):
         raise TypeError(
             f"{name} must be a numpy array or torch tensor, got {got}; {cure}"
         )
-    if "float" not in str(x.dtype):
-        cure = "convert it: x.astype('float64') in numpy, x.double() in torch"
-        if "complex" in str(x.dtype):
-            cure = (
-                "take its real part, or normalize real and imaginary part as channels"
-            )
-        raise TypeError(
-            f"{name} must hold floating-point numbers, got {x.dtype}; {cure}"
-        )
+    _check_kind(name, x)
     shape = tuple(x.shape)
     if x.ndim < min_ndim:
         raise ValueError(
@@ -81,11 +136,11 @@ def check_like(name, x, other, because):
 
     name : str. x, other : numpy arrays or torch tensors. because : str, its name.
     """
-    if isinstance(x, np.ndarray) != isinstance(other, np.ndarray):
-        kinds = [type(a).__module__.split(".")[0] for a in (x, other)]
+    if library(x) is not library(other):
+        of = [library(a).__name__ for a in (x, other)]
         cure = "use one library: numpy.asarray(...) or torch.from_numpy(...)"
-        raise TypeError(f"{name} is from {kinds[0]}, {because} from {kinds[1]}; {cure}")
-    if x.dtype != other.dtype:
+        raise TypeError(f"{name} is from {of[0]}, {because} from {of[1]}; {cure}")
+    if x.dtype != other.dtype and kind_of(x) != kind_of(other):
         cure = f"convert {name}: the result would silently change its dtype"
         expected = f"the dtype of {because}, {other.dtype}"
         raise TypeError(f"{name} must have {expected}, got {x.dtype}; {cure}")
@@ -101,9 +156,23 @@ def check_number(name, value, low, high, usual):
         )
 
 
+def widen(x):
+    """Return x in float64 and the machine's order of bytes; a longdouble stays one."""
+    if not hasattr(x, "is_meta"):
+        return x.astype(float, copy=False) if x.dtype.itemsize <= 8 else x
+    return x.float() if x.device.type == "mps" else x.double()  # Apple's has no float64
+
+
+def narrow(y, x):
+    """Return y in the dtype of x and the machine's order of bytes."""
+    if hasattr(y, "is_meta"):
+        return y.to(x.dtype)
+    return y.astype(x.dtype.newbyteorder("="))
+
+
 def _check_float64(name, x):
     check_floats(name, x)
-    if str(x.dtype) != "float64" or not isinstance(x, np.ndarray):
+    if kind_of(x) != "float64" or not isinstance(x, np.ndarray):
         got = f"{type(x).__name__} of {x.dtype}"
         cure = "float32 keeps too few digits: x.astype(float), or x.numpy() in torch"
         raise TypeError(f"{name} must be a float64 numpy array, got {got}; {cure}")
@@ -123,7 +192,7 @@ def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
     """
     _check_float64("x", x)
     check_number("step", step, 1e-300, 1e300, 1e-5)
-    gradient = np.empty_like(x)
+    gradient = np.empty(x.shape)
     for i in np.ndindex(x.shape):
         up, down = x.copy(), x.copy()  # copies: f may return its argument
         up[i], down[i] = x[i] + step, x[i] - step

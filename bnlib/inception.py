@@ -6,8 +6,16 @@ The derivation is the page chapters/10_inception.html of the book.
 
 import numbers
 
-from bnlib.batch_normalization import narrow, widen
-from bnlib.gradient_checking import check_floats, check_like, check_number, check_shape
+from bnlib.gradient_checking import (
+    check_floats,
+    check_like,
+    check_number,
+    check_shape,
+    fails,
+    library,
+    narrow,
+    widen,
+)
 
 __all__ = [
     "neighbour_sum",
@@ -22,13 +30,11 @@ def neighbour_sum(x, before, after):
 
     Channels that do not exist count as zero. x : numpy array or torch tensor.
     """
-    total = 1 * x  # a copy, and under autograd not a leaf
-    channels = x.shape[1]
-    for k in range(1, min(before, channels - 1) + 1):
-        total[:, k:] += x[:, :-k]
-    for k in range(1, min(after, channels - 1) + 1):
-        total[:, :-k] += x[:, k:]
-    return total
+    of, channels = library(x), x.shape[1]
+    before, after = min(before, channels - 1), min(after, channels - 1)
+    nothing = of.zeros_like(x[:, :1])
+    padded = of.concatenate([nothing] * before + [x] + [nothing] * after, 1)
+    return sum(padded[:, k : k + channels] for k in range(before + after + 1))
 
 
 def check_size(size):
@@ -41,9 +47,9 @@ def check_size(size):
 
 def _check_energy(d):
     """Raise a ValueError with a cure unless d is positive and finite everywhere."""
-    if not (d > 0).all():
+    if fails(d > 0):
         raise ValueError("k + alpha * energy is zero somewhere; pass a positive k")
-    if not (d < float("inf")).all():
+    if fails(d < float("inf")):
         raise ValueError(f"the energy of x overflows {d.dtype}; scale x down")
 
 
@@ -57,7 +63,7 @@ def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
     numbers, alpha and k >= 0, |beta| <= 1000; alpha is divided by size as in PyTorch.
 
     Returns (y, cache): y of the shape and dtype of x; cache = (x, d, size, alpha,
-    beta), for `local_response_norm_backward`. Half precision is summed in float32.
+    beta), for `local_response_norm_backward`. Sums are taken in float64.
     Raises TypeError and ValueError naming the argument, also where d is 0 or overflows.
     Source: Krizhevsky et al. 2012, section 3.3 (where alpha is not divided).
     """

@@ -19,6 +19,7 @@ from bnlib.gradient_checking import (
     check_like,
     check_number,
     check_shape,
+    fails,
 )
 
 __all__ = ["batch_norm_inference", "update_running", "fold_linear"]
@@ -42,7 +43,7 @@ def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5):
         raise ValueError(
             "mean and var are needed at inference; got None for one of them"
         )
-    if not (var >= 0).all():
+    if fails(var >= 0):
         raise ValueError(
             "var must be >= 0, got a negative value; did you pass the mean?"
         )
@@ -66,11 +67,11 @@ def update_running(running_mean, running_var, x, momentum=0.1):
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         check_floats(name, running)
         per_channel(name, running, x)  # for its checks of shape and dtype
-    if not (running_var >= 0).all():
+    if fails(running_var >= 0):
         cure = "pass running_mean first"
         raise ValueError(f"running_var must be >= 0, got a negative value; {cure}")
     check_number("momentum", momentum, 0, 1, 0.1)
-    m = math.prod(x.shape[axis] for axis in batch_axes(x))
+    m = math.prod([x.shape[axis] for axis in batch_axes(x)])
     if m == 1:
         cure = "use at least two, or skip the update"
         raise ValueError(f"x {tuple(x.shape)} has one value per channel; {cure}")
@@ -99,7 +100,7 @@ def fold_linear(weight, bias, gamma, beta, mean, var, *, eps=1e-5):
             expected = (weight.shape[0],)
             check_shape(name, vector, expected, f"weight has {expected[0]} outputs")
             check_like(name, vector, weight, "weight")
-    if not (var >= 0).all():
+    if fails(var >= 0):
         raise ValueError(
             "var must be >= 0, got a negative value; did you pass the mean?"
         )

@@ -11,16 +11,17 @@ from bnlib.batch_normalization import (
     batch_axes,
     check_variance,
     moments,
-    narrow,
     normalize,
     per_channel,
-    widen,
 )
 from bnlib.gradient_checking import (
     check_floats,
     check_like,
     check_number,
     check_shape,
+    fails,
+    narrow,
+    widen,
 )
 
 __all__ = [
@@ -54,9 +55,9 @@ def normalize_backward(dxhat, xhat, std, axes):
     Source: chapter 4, with the axes left open.
     """
     check_shape("dxhat", dxhat, xhat.shape, "that is the shape of xhat")
-    mean = dxhat.mean(axis=axes, keepdims=True)
-    mean_xhat = (dxhat * xhat).mean(axis=axes, keepdims=True)
-    return (dxhat - mean - xhat * mean_xhat) / std
+    g, xhat = widen(dxhat), widen(xhat)
+    mean, mean_xhat = (p.mean(axis=axes, keepdims=True) for p in (g, g * xhat))
+    return narrow((g - mean - xhat * mean_xhat) / std, dxhat)
 
 
 def check_axes(x, axes):
@@ -125,7 +126,7 @@ def layer_norm(x, gamma=None, beta=None, *, axes=(-1,), eps=1e-5):
     for the last axis, of the dtype of x; None stands for 1 and 0. eps : number >= 0.
 
     Returns (y, cache): y of the shape and dtype of x; cache = (x, mean, std, gamma,
-    axes), for `layer_norm_backward`. Half precision is averaged in float32.
+    axes), for `layer_norm_backward`. Sums are taken in float64.
     Raises TypeError and ValueError naming the argument, see `check_floats`,
     `check_axes`, `along_axes`, `check_variance`.
     Source: Ba, Kiros & Hinton 2016, section 3, equation 3.
@@ -167,7 +168,7 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
 
     x : numpy array or torch tensor (..., D), floating-point. axes, gamma, eps : as in
     `layer_norm`; there is no beta. Returns (y, cache): y of the shape and dtype of x;
-    cache = (x, rms, gamma, axes). Half precision is averaged in float32.
+    cache = (x, rms, gamma, axes). Sums are taken in float64.
     Raises TypeError and ValueError naming the argument, as `layer_norm` does.
     Source: Zhang & Sennrich 2019, equation 4; eps inside the root as in PyTorch.
     """
@@ -184,10 +185,10 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
 def check_square(square, eps):
     """Raise ValueError unless square + eps is positive and finite everywhere."""
     check_number("eps", eps, 0, float("inf"), 1e-5)
-    if not (square < float("inf")).all():
+    if fails(square < float("inf")):
         cure = "convert x to a wider dtype, or scale it down"
         raise ValueError(f"the mean square of x overflows {square.dtype}; {cure}")
-    if not (square + eps > 0).all():
+    if fails(square + eps > 0):
         cure = "pass a positive eps; 1e-5 is usual"
         raise ValueError(f"an example of x is zero and eps is {eps}, so 0/0; {cure}")
 
@@ -237,8 +238,8 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
     x : numpy array or torch tensor (N, C, ...), floating-point. gamma, beta : (C,), of
     the dtype of x; None stands for 1 and 0. num_groups : G, a divisor of C; neighbours
     are grouped. eps : number >= 0. Returns (y, cache): y of the shape and dtype of x;
-    cache = (x, mean, std, gamma), mean and std of shape (N, G, 1, ...). Half precision
-    is averaged in float32. One value per group gives y = beta.
+    cache = (x, mean, std, gamma), mean and std of shape (N, G, 1, ...). Sums are
+    taken in float64. One value per group gives y = beta.
     Raises TypeError and ValueError naming the argument, see `check_floats`,
     `check_groups`, `per_channel`, `check_variance`.
     Source: Wu & He 2018, section 3, equation 7.
@@ -283,8 +284,7 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
     x : numpy array or torch tensor (N, C, L), (N, C, H, W), ..., floating-point. gamma,
     beta : (C,), of the dtype of x; None stands for 1 and 0. eps : number >= 0. Returns
     (y, cache): y of the shape and dtype of x; cache = (x, mean, std, gamma), mean and
-    std of shape (N, C, 1, ...). Half precision is averaged in float32. One position
-    gives y = beta.
+    std of shape (N, C, 1, ...). Sums are taken in float64. One position gives y = beta.
     Raises TypeError and ValueError naming the argument, see `check_floats`,
     `per_channel`, `check_variance`.
     Source: Ulyanov, Vedaldi & Lempitsky 2016, equation 2.

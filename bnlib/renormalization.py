@@ -5,6 +5,7 @@ The derivation is the page chapters/13_renormalization.html of the book.
 """
 
 import numbers
+import sys
 
 from bnlib.backward import batch_norm_backward
 from bnlib.batch_normalization import (
@@ -12,12 +13,10 @@ from bnlib.batch_normalization import (
     batch_axes,
     check_variance,
     moments,
-    narrow,
     normalize,
     per_channel,
-    widen,
 )
-from bnlib.gradient_checking import check_floats
+from bnlib.gradient_checking import check_floats, fails, library, narrow, widen
 
 __all__ = [
     "stop_gradient",
@@ -36,6 +35,8 @@ def stop_gradient(a):
 
     a : numpy array (returned as it is) or torch tensor (detached). Source: Ioffe 2017.
     """
+    if library(a).__name__ == "jax.numpy":
+        return sys.modules["jax"].lax.stop_gradient(a)
     return a.detach() if hasattr(a, "detach") else a
 
 
@@ -76,8 +77,8 @@ def batch_renorm(x, gamma, beta, running_mean, running_std, *, rmax, dmax, eps=1
     gamma * (x - running_mean) / running_std + beta. r and d are constants: no gradient
     flows through them, in `batch_renorm_backward` as under torch's autograd.
 
-    Returns (y, cache), y of the shape and dtype of x; half precision is averaged in
-    float32. Raises TypeError and ValueError naming the argument.
+    Returns (y, cache), y of the shape and dtype of x; sums are taken in float64.
+    Raises TypeError and ValueError naming the argument.
     Source: Ioffe 2017, Algorithm 1.
     """
     check_floats("x", x, min_ndim=2, layout="(N, C) or (N, C, ...)")
@@ -86,7 +87,7 @@ def batch_renorm(x, gamma, beta, running_mean, running_std, *, rmax, dmax, eps=1
     for name, statistic in running.items():
         check_floats(name, statistic)
         running[name] = per_channel(name, statistic, x)
-    if not (running_std > 0).all():
+    if fails(running_std > 0):
         cure = "start it at 1, and average sqrt(var + eps) into it"
         raise ValueError(f"running_std must be > 0, got a value that is not; {cure}")
     gamma, beta = per_channel("gamma", gamma, x), per_channel("beta", beta, x)

@@ -6,9 +6,17 @@ The derivation is the page chapters/02_whitening.html of the book.
 
 import numbers
 
-import numpy as np
-
-from bnlib.gradient_checking import check_floats, check_number, check_shape
+from bnlib.gradient_checking import (
+    check_floats,
+    check_like,
+    check_number,
+    check_shape,
+    fails,
+    kind_of,
+    library,
+    narrow,
+    widen,
+)
 
 __all__ = [
     "covariance",
@@ -34,9 +42,10 @@ def covariance(x):
         raise ValueError(
             f"x must have shape (N, C), got {shape}; flatten all but axis 0"
         )
-    centred = x - x.mean(axis=0)
-    sigma = centred.T @ centred / x.shape[0]
-    if not (abs(sigma) < float("inf")).all():
+    wide = widen(x)
+    centred = wide - wide.mean(axis=0)
+    sigma = narrow(centred.T @ centred / x.shape[0], x)
+    if fails(abs(sigma) < float("inf")):
         raise ValueError(f"the covariance of x overflows {x.dtype}; scale x down")
     return sigma
 
@@ -46,28 +55,27 @@ def zca_whiten(x, *, eps=1e-5):
 
     y = (x - mean) U (Lambda + eps)^(-1/2) U^T,   Sigma = U Lambda U^T
 
-    x : numpy array (N, C), float32 or float64 (numpy and torch share no spelling of the
-    eigendecomposition; for tensors see `newton_schulz`). eps : number >= 0, added to
-    the eigenvalues. Returns (y, cache), y like x; the cache is for
-    `zca_whiten_backward`. With C = 1 this is batch normalization.
+    x : numpy array or torch tensor (N, C), float32 or float64. eps : number >= 0, added
+    to the eigenvalues. Returns (y, cache), y like x; the cache is for
+    `zca_whiten_backward`, which is right where eigenvalues coincide, and autograd not.
+    With C = 1 this is batch normalization.
     Raises TypeError for other types and dtypes, ValueError for a negative eps, for a
     singular covariance with eps = 0, and what `covariance` raises.
     Source: Ioffe & Szegedy 2015, section 2; Huang et al. 2018.
     """
-    if not isinstance(x, np.ndarray):
-        cure = "use numpy.asarray(x), or newton_schulz(covariance(x)) for tensors"
-        raise TypeError(f"x must be a numpy array, got {type(x).__name__}; {cure}")
-    if str(x.dtype) not in ("float32", "float64"):
+    check_floats("x", x)
+    if kind_of(x) not in ("float32", "float64"):
         raise TypeError(f"x must be float32 or float64, got {x.dtype}; convert it")
     check_number("eps", eps, 0, float("inf"), 1e-5)
-    values, vectors = np.linalg.eigh(covariance(x))
-    values = np.maximum(values, 0) + eps  # rounding can make a zero slightly negative
-    if not values.min() > values.max() * np.finfo(x.dtype).eps:
+    wide, of = widen(x), library(x)
+    values, vectors = of.linalg.eigh(covariance(wide))
+    values = values.clip(0) + eps  # rounding can make a zero slightly negative
+    if fails(values.min() > values.max() * of.finfo(x.dtype).eps):
         cure = "pass a positive eps, more examples, or fewer features"
-        raise ValueError(f"the covariance of x {x.shape} is singular; {cure}")
-    centred = x - x.mean(axis=0)
+        raise ValueError(f"the covariance of x {tuple(x.shape)} is singular; {cure}")
+    centred = wide - wide.mean(axis=0)
     y = centred @ (vectors * values**-0.5) @ vectors.T
-    return y, (centred, values, vectors)
+    return narrow(y, x), (narrow(centred, x), values, vectors)
 
 
 def zca_whiten_backward(dy, cache):
@@ -83,14 +91,15 @@ def zca_whiten_backward(dy, cache):
     centred, values, vectors = cache
     check_floats("dy", dy)
     check_shape("dy", dy, centred.shape, "that is the shape of y")
-    root = values**0.5
-    kernel = -1 / (np.outer(root, root) * (root[:, None] + root))
+    check_like("dy", dy, centred, "y")
+    centred, wide, root = widen(centred), widen(dy), values**0.5
+    kernel = -1 / (root[:, None] * root * (root[:, None] + root))
     inverse_root = (vectors / root) @ vectors.T
-    dw = centred.T @ dy
+    dw = centred.T @ wide
     dw = vectors.T @ (dw + dw.T) @ vectors / 2
     dsigma = vectors @ (kernel * dw) @ vectors.T
-    dx = dy @ inverse_root + 2 / len(dy) * centred @ dsigma
-    return dx - dx.mean(axis=0)
+    dx = wide @ inverse_root + 2 / len(dy) * centred @ dsigma
+    return narrow(dx - dx.mean(axis=0), dy)
 
 
 def iterate_root(sigma, identity, iterations):
@@ -124,17 +133,17 @@ def newton_schulz(sigma, *, iterations=5):
     if not isinstance(iterations, numbers.Integral) or not 0 <= iterations <= 10_000:
         must = "must be a whole number from 0 to 10,000"
         raise ValueError(f"iterations {must}, got {iterations!r}; 5 is usual")
-    identity, diagonal = sigma * 0, range(sigma.shape[-1])
-    identity[..., diagonal, diagonal] = 1
+    of = library(sigma)
+    identity = of.tril(of.triu(of.ones_like(sigma)))
     trace = (identity * sigma).sum(axis=(-2, -1), keepdims=True)
-    if not ((trace > 0) & (trace < float("inf"))).all():
+    if fails((trace > 0) & (trace < float("inf"))):
         must = f"have a positive, finite trace, got {float(trace.min())}"
         raise ValueError(f"sigma must {must}; add eps to its diagonal")
-    if not (abs(sigma - sigma.swapaxes(-1, -2)) <= 1e-3 * trace).all():
+    if fails(abs(sigma - sigma.swapaxes(-1, -2)) <= 1e-3 * trace):
         raise ValueError(
             "sigma must be symmetric, as a covariance is; pass covariance(x)"
         )
     root = iterate_root(sigma, identity, iterations)
-    if not (abs(root) < float("inf")).all():
+    if fails(abs(root) < float("inf")):
         raise ValueError("sigma is not positive definite; add eps to its diagonal")
     return root

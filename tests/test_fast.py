@@ -136,8 +136,10 @@ def test_arrays_equal_the_reference(name, shape, given, order):
 
 
 @every_function
-@pytest.mark.parametrize("mean", [0.0, 3.0, 1e4, 1e6])
-@pytest.mark.parametrize("shape", [(64, 12), (8, 4, 30, 30), (300, 4, 17)], ids=str)
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e4, 1e5, 1e6])
+@pytest.mark.parametrize(
+    "shape", [(64, 12), (300_000, 2), (8, 4, 30, 30), (300, 4, 17)], ids=str
+)
 def test_arrays_are_exact_at_any_mean(name, mean, shape):
     if (name == "rms_norm" and mean) or (name == "instance_norm" and len(shape) == 2):
         pytest.skip("another function")
@@ -201,7 +203,7 @@ def test_what_the_kernels_refuse_is_the_reference(name):
 BAD = {
     "nan": lambda x: np.where(x == x.max(), np.nan, x),
     "infinity": lambda x: np.where(x == x.max(), np.inf, x),
-    "overflow": lambda x: (x * 1e30).astype("float32"),
+    "overflow": lambda x: x * 1e200,
     "integers": lambda x: x.astype(int),
     "empty": lambda x: x[:0],
     "list": lambda x: x.tolist(),

@@ -157,7 +157,7 @@ BAD = {
     "overflow": (
         ValueError,
         "scale x down",
-        ((1e30 * X).astype("float32"),),
+        (1e200 * X,),
         {"size": 3},
     ),
 }

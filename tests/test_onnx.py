@@ -77,7 +77,8 @@ def from_axis(x, axis):
 
 def layer_normalization(x, gamma, beta, *, axis=-1, epsilon=1e-5):
     y, cache = layer_norm(x, gamma, beta, axes=from_axis(x, axis), eps=epsilon)
-    return y, cache[1], 1 / cache[2]  # ONNX returns the mean and 1 / std as well
+    # ONNX returns the mean and 1 / std as well, in float32.
+    return y, *(a.astype("float32") for a in (cache[1], 1 / cache[2]))
 
 
 def rms_normalization(x, gamma, *, axis=-1, epsilon=1e-5):

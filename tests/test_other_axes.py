@@ -841,7 +841,7 @@ HALVES = {
 
 @pytest.mark.parametrize("name", HALVES)
 @pytest.mark.parametrize("low", ["numpy float16", "torch float16", "torch bfloat16"])
-def test_half_precision_arrays_are_the_float32_answer_rounded_once(name, low):
+def test_half_precision_arrays_are_the_float64_answer_rounded_once(name, low):
     shape, n, options = HALVES[name]
     library, dtype = low.split()
 
@@ -851,7 +851,7 @@ def test_half_precision_arrays_are_the_float32_answer_rounded_once(name, low):
         return torch.tensor(a).to(getattr(torch, dtype))
 
     def wide(a):
-        return a.astype("float32") if library == "numpy" else a.float()
+        return a.astype("float64") if library == "numpy" else a.double()
 
     x = convert(300 * rng.normal(size=shape) + 300)  # squares overflow float16
     gamma, dy = convert(rng.normal(size=n)), convert(rng.normal(size=shape))

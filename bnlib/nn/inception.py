@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import bnlib.inception as arrays
-from bnlib.batch_normalization import narrow, widen
 from bnlib.nn.inference import is_for_torch
 from bnlib.nn.whitening import one_node
 
@@ -36,10 +35,10 @@ def local_response_norm(input, size, alpha=1e-4, beta=0.75, k=1.0):
         raise ValueError(
             f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)"
         )
-    x = widen(input)
+    x = input.to(torch.promote_types(input.dtype, torch.float32))
     energy = arrays.neighbour_sum(x * x, size // 2, (size - 1) // 2)
     d = k + alpha / size * energy
-    return narrow(x / d**beta, input)
+    return (x / d**beta).to(input.dtype)
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):

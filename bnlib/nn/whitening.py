@@ -12,7 +12,12 @@ from torch import nn
 from torch.autograd import forward_ad
 
 import bnlib.whitening as arrays
-from bnlib.gradient_checking import check_floats, check_like, check_number, check_shape
+from bnlib.gradient_checking import (
+    check_floats,
+    check_like,
+    check_number,
+    check_shape,
+)
 from bnlib.whitening import newton_schulz
 
 __all__ = [
