@@ -129,8 +129,11 @@ class TestStyle:
                 counts.append(code_lines(cell.source))
             except SyntaxError:
                 pytest.fail(f"cell {number} is not plain Python")
-            folded = "mystnb" in cell.metadata  # small print: as long as it has to be
-            if not folded:
+            folded = cell.metadata.get("mystnb", {}).get("code_prompt_show")
+            if folded:  # small print: as long as it has to be, and says how long
+                said = int(folded.rpartition(", ")[2].split()[0])
+                assert said == len(cell.source.splitlines()), f"cell {number}"
+            else:
                 assert counts[-1] <= 25, f"cell {number}: {counts[-1]} lines of code"
             widest = max(map(len, cell.source.splitlines()), default=0)
             assert widest <= 88, f"cell {number}: {widest} columns"
