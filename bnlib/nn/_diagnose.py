@@ -134,13 +134,14 @@ def as_text(report):
 
 def as_html(report):
     """Return a report for a notebook, with what came from the model quoted."""
-    names = "severity", "finding", "layers", "what was seen", "cure"
+    names = "severity", "finding", "layers", "what was seen"
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     rows = ""
     for row in report.to_dict()["findings"]:
         cells = row["severity"], row["code"], named(row["layers"]), row["what"]
         plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        rows += f"<tr>{plain}<td><pre>{html.escape(row['cure'])}</pre></td></tr>"
+        cure = f'<td colspan="4"><pre>{html.escape(row["cure"])}</pre></td>'
+        rows += f"<tr>{plain}</tr><tr>{cure}</tr>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f"<p>{html.escape(title_of(report))}</p>" + (table if rows else "")
 
