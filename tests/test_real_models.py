@@ -165,6 +165,27 @@ class TestNormsWithMoreInside:
             assert type(result[1]) is act
         assert_unchanged(model, before)
 
+    def test_parts_that_nobody_calls_are_not_put_in_place(self):
+        model = recalibrated(convolutional(NormAct), [X])
+        lost = nn.SyncBatchNorm.convert_sync_batchnorm(model).eval()
+        result, into = folded(lost)
+        assert all(into.values()) and isinstance(result[1], nn.Identity)
+        torch.testing.assert_close(result(X), lost(X), rtol=1e-4, atol=1e-5)
+
+    def test_one_that_cannot_be_tried_stays(self):
+        class Fussy(NormAct):
+            def forward(self, x):
+                if x.shape[-1] != 6:
+                    raise RuntimeError("six pixels, please")
+                return super().forward(x)
+
+        model = recalibrated(convolutional(), [X])
+        model[1] = Fussy(8)
+        recalibrated(model, [X]).eval()
+        result, into = folded(model, X)
+        assert into == {"1": None, "4": "3"}
+        assert "six pixels" in result.fold_report[0].why
+
     def test_what_is_done_inside_by_a_function_stays(self):
         class Rectified(nn.BatchNorm2d):
             def forward(self, x):
@@ -588,6 +609,11 @@ class TestManners:
         assert text.count("momentum in") == 1 and "1 and 1 more" in text
         assert "['1', '4']" in text
         assert max(map(len, text.splitlines())) <= 88
+
+    def test_a_wrapped_model_is_named_from_inside(self):
+        report = bnlib.diagnose(nn.DataParallel(self.broken()), X)
+        assert repr(report).splitlines()[0].endswith("named as in model.module")
+        assert {f.layer for f in report} == {"0", "1", "4"}
 
     def test_as_plain_values(self):
         plain = bnlib.diagnose(self.broken(), X).to_dict()

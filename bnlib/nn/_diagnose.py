@@ -60,12 +60,13 @@ __all__ = [
 class Report(list):
     """A list of findings that prints as a table, and shows as one in a notebook.
 
-    layers : how many normalization layers were looked at.
+    layers : how many normalization layers were looked at. named_in : the part of the
+    model that their names start from, such as "model.module".
     """
 
-    def __init__(self, findings, layers):
+    def __init__(self, findings, layers, named_in="model"):
         super().__init__(findings)
-        self.layers = layers
+        self.layers, self.named_in = layers, named_in
 
     def groups(self):
         """Return lists of findings with one code and one cure, the worst first."""
@@ -118,7 +119,8 @@ def title_of(report):
     """Return the first line of a report."""
     plural = "s" * (len(report) != 1)
     found = f"{len(report) or 'no'} finding{plural}"
-    return f"{found}, {report.layers} normalization layers"
+    inside = "" if report.named_in == "model" else f", named as in {report.named_in}"
+    return f"{found}, {report.layers} normalization layers{inside}"
 
 
 def as_text(report):
@@ -226,11 +228,12 @@ def diagnose(
     for biases says nothing where no gradient flows.
     Raises TypeError and ValueError naming the argument, and whatever the model raises.
     """
-    model = bare(model)
+    given, model = model, bare(model)
     if optimizer is not None and not hasattr(optimizer, "param_groups"):
         what = f"optimizer must be a torch optimizer, got {type(optimizer).__name__}"
         raise TypeError(f"{what}; pass optimizer=torch.optim.SGD(...)")
     rules, left = wanted(ignore, severity)
     seen = survey(model, batch, optimizer, forward)
     found = [f for rule in rules for f in rule.find(seen) if not is_left(f, left)]
-    return Report(found, len(seen.norms))
+    wrapped = getattr(given, "module", None) is model
+    return Report(found, len(seen.norms), "model.module" if wrapped else "model")

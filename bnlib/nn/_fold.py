@@ -242,28 +242,35 @@ def as_plain(norm, dims):
     return twin.eval()
 
 
-def beyond(norm, twin, dims):
+def beyond(norm, twin, spatial):
     """Return what a norm does after normalizing: its parts, in their order.
 
     Found out by trying: on numbers of all sizes, the plain batch norm and then the
     parts have to do what the norm does. Raises ValueError where they do not.
     """
+    if is_plain(norm) and isinstance(norm, (*BATCH_NORMS, BatchRenorm)):
+        return torch.nn.Identity().eval()
     parts = [m for m in norm.children() if not isinstance(m, torch.nn.Identity)]
     rest = parts[0] if len(parts) == 1 else torch.nn.Sequential(*parts)
-    rest = rest if parts else torch.nn.Identity()
-    if twin is norm or isinstance(norm, BatchRenorm):
-        return rest.eval()
-    numbers = torch.Generator().manual_seed(0)
-    shape = (4, len(norm.running_mean), *[3] * dims)[: 2 if dims == 1 else None]
-    x = torch.randn(shape, generator=numbers, dtype=torch.float64)
-    x *= torch.tensor([0.1, 1, 10, 100]).reshape(-1, *[1] * (x.ndim - 1))
-    norm, twin, trial = (copy.deepcopy(m).double().cpu() for m in (norm, twin, rest))
-    with torch.no_grad():
-        y = norm(x.clone())
-        close = torch.allclose(y, trial(twin(x)), rtol=1e-6, atol=1e-9)
-    if not close:
-        raise ValueError(f"does more than normalize: {type(norm).__name__}")
-    return rest.eval()
+    rest = rest.eval() if parts else torch.nn.Identity().eval()
+    numbers, shape = (
+        torch.Generator().manual_seed(0),
+        (len(norm.running_mean), *spatial),
+    )
+    x = torch.randn(4, *shape, generator=numbers, dtype=torch.float64)
+    x *= torch.tensor([0.1, 1, 10, 100]).reshape(-1, *[1] * len(shape))
+    try:
+        own, plain, trial = (
+            copy.deepcopy(m).double().cpu() for m in (norm, twin, rest)
+        )
+        with torch.no_grad():
+            y, z = own(x.clone()), trial(plain(x))
+        if torch.allclose(y, z, rtol=1e-6, atol=1e-9):
+            return rest
+        why = "does more than normalize"
+    except Exception as error:
+        why = f"cannot be tried: {error}"
+    raise ValueError(f"{why}: {type(norm).__name__}")
 
 
 class Folding(NamedTuple):
@@ -297,10 +304,9 @@ def fold_all(model, seen):
         into, why = None, ""
         try:
             layer = layer_of(norm, calls, seen)
-            dims = max(layer.weight.ndim - 2, 1)
-            plain = as_plain(norm, dims)
-            rest = beyond(norm, plain, dims)
-            instead[layer], instead[norm] = fold(layer, plain), rest
+            plain = as_plain(norm, max(layer.weight.ndim - 2, 1))
+            new, spatial = fold(layer, plain), [3] * (layer.weight.ndim - 2)
+            instead[norm], instead[layer] = beyond(norm, plain, spatial), new
             into = names[layer]
         except (TypeError, ValueError) as error:
             why = str(error)
