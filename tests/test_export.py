@@ -120,6 +120,14 @@ def test_a_private_module_imports_from_the_earlier_ones_of_its_chapter(book):
     assert "import" not in text.partition("__all__")[2] and "def three" in text
 
 
+def test_the_first_line_of_small_print_stays_on_the_page(book):
+    tags = ["export", "small-print"]
+    root = book(("moments", [(tags, "# What a mean is.\n# Why: of all.\nmean = sum")]))
+    assert export.export(root) == []
+    text = (root / "bnlib/moments.py").read_text()
+    assert "What a mean" not in text and "# Why: of all.\nmean = sum" in text
+
+
 def test_check_shows_a_diff_and_changes_nothing(book):
     root = book(("moments", [MEAN]))
     export.export(root)

@@ -112,7 +112,7 @@ class TestStoredOutputs:
         assert set(book.metadata) <= {"kernelspec", "widgets"}
         assert book.metadata.kernelspec.name == "python3"
         for number, cell in enumerate(book.cells, start=1):
-            extra = set(cell.metadata) - {"tags", "mystnb"}
+            extra = set(cell.metadata) - {"tags", "mystnb", "jupyter"}
             assert not extra, f"cell {number}: {extra}"
 
     def test_widgets_have_counted_ids(self, path):
@@ -129,16 +129,19 @@ class TestStyle:
                 count = code_lines(cell.source)
             except SyntaxError:
                 pytest.fail(f"cell {number} is not plain Python")
-            folded = cell.metadata.get("mystnb", {}).get("code_prompt_show")
-            if folded:  # small print: as long as it has to be, and says how long
-                said = int(folded.rpartition(", ")[2].split()[0])
-                assert said == len(cell.source.splitlines()), f"cell {number}"
-            else:
+            if not is_tagged(cell, "small-print"):
                 assert count <= 25, f"cell {number}: {count} lines of code"
                 counts.append(count)
             widest = max(map(len, cell.source.splitlines()), default=0)
             assert widest <= 88, f"cell {number}: {widest} columns"
         assert statistics.median(counts) <= 9
+
+    def test_small_print_says_what_it_is_and_is_folded(self, path):
+        for number, cell in code_cells(path):
+            hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            assert hidden == is_tagged(cell, "small-print"), f"cell {number}"
+            if hidden:
+                assert re.match(r"# [A-Z].{10,70}\.\n", cell.source), f"cell {number}"
 
     def test_no_cell_is_empty(self, path):
         for number, cell in enumerate(read(path).cells, start=1):

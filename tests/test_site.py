@@ -167,6 +167,20 @@ def test_message_of_an_error_is_in_view_and_its_frames_are_folded(page):
         assert re.match(r"[\w.]+(:|$)", message.get_text().strip())
 
 
+@every_doc
+def test_small_print_is_folded_and_says_what_is_in_it(page):
+    source = ROOT / page.replace(".html", ".ipynb")
+    cells = json.loads(source.read_text())["cells"] if source.is_file() else []
+    print_ = [c for c in cells if "small-print" in c["metadata"].get("tags", [])]
+    folds = soup(page).select(".tag_small-print > details:not([open])")
+    assert len(folds) == len(print_)
+    for cell, fold in zip(print_, folds, strict=True):
+        says = fold.find("summary").get_text()
+        assert cell["source"][0].strip("# .\n") in says
+        assert f"{len(cell['source']) - 1} lines" in says
+        assert cell["source"][-1].strip() in fold.find("pre").get_text()
+
+
 def test_footer_names_version_and_licences():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     footer = soup(PAGES[0]).select_one("footer.bd-footer-content").get_text(" ")

@@ -22,6 +22,7 @@
   is kept off the pages: its script is injected twice and throws.
 """
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -148,6 +149,24 @@ def mend_pages(app, exception):
             path.write_text(mended, encoding="utf-8")
 
 
+def fold_small_print(app, docname, source):
+    """Fold cells tagged `small-print` under their first comment and how long they are.
+
+    The page holds all of it: search finds it, and it can be copied.
+    """
+    if not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    book = json.loads(source[0])
+    for cell in book["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        if "small-print" in tags:
+            lines = "".join(cell["source"]).splitlines()
+            told = f"{lines[0].lstrip('# ').rstrip('.')}, {len(lines) - 1} lines"
+            cell["metadata"]["mystnb"] = {"code_prompt_show": told}
+            tags.append("hide-input")
+    source[0] = json.dumps(book)
+
+
 def write_reference(app, docname, source):
     """Fill the entries into chapters/api.md, anew when a module has changed."""
     if docname != "chapters/api":
@@ -251,6 +270,7 @@ def setup(app):
     app.connect("config-inited", fill_version)
     app.connect("config-inited", silence_thebe)
     app.connect("doctree-read", join_numbers)
+    app.connect("source-read", fold_small_print)
     app.connect("source-read", write_reference)
     app.connect("source-read", write_parity)
     app.connect("source-read", write_landing)

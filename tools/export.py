@@ -32,6 +32,7 @@ TAGS = {
     *PACKAGES,
     *(f"{verb}-{part}" for verb in ("hide", "remove") for part in ("input", "output")),
     "hide-cell",
+    "small-print",  # folded under its first comment, as long as it has to be
     "remove-cell",
     "raises-exception",
     "nbval-ignore-output",
@@ -190,7 +191,10 @@ def collect(root: Path = ROOT) -> dict[str, Module]:
                 continue
             orders.setdefault(Path(path).stem, order)
             empty = Module(path, chapter, title_of(notebook), order)
-            add_cell(modules.setdefault(path, empty), number, cell.source, orders)
+            source = cell.source
+            if "small-print" in cell.metadata.tags:  # what it says, it says to the page
+                source = source.partition("\n")[2]
+            add_cell(modules.setdefault(path, empty), number, source, orders)
     check_unique(modules)
     share_imports(modules)
     return modules
