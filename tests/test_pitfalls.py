@@ -203,6 +203,7 @@ class TestRecalibrate:
         model, data = net(), [normal(8, 5)]
         model.unused = nn.BatchNorm1d(5)
         options = {"forward": lambda m, b: m[:9](b), "progress": False}
+        model.unused.running_mean.fill_(float("nan"))
         assert bnlib.recalibrate(model, data, **options) == ["1", "4", "7"]
         with pytest.raises(ValueError, match="'unused' must see at least 2"):
             bnlib.recalibrate(model, data, layers=["4", "unused"], **options)

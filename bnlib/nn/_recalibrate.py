@@ -287,7 +287,7 @@ def measure(model, loader, names, forward, progress, group, every):
         right |= {name: (total, seen.batches) for name, total in new}
         if len(right) == last:
             break
-    check_stored(names)
+    check_stored({m: name for m, name in names.items() if name in right})
     return right
 
 
@@ -312,9 +312,9 @@ def recalibrate(
     mode; every module then has its own mode again. loader : a DataLoader or list of
     batches, of any sizes; it is passed through several times. layers : names of those
     to measure, by default all that are called but frozen ones, see `to_measure`.
-    forward : function
-    (model, batch) -> anything, by default `run_on`. progress : whether to show a bar.
-    A layer used several times gets the statistics of all its uses. process_group : of
+    forward : function (model, batch) -> anything, by default `run_on`. progress :
+    whether to show a bar. A layer used several times gets the statistics of all its
+    uses. process_group : of
     processes with the same model, each with batches of its own, or none: all get the
     statistics of all of them. All call it; None is the default group, if there is one.
 
