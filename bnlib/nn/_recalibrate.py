@@ -21,6 +21,7 @@ from bnlib.nn._survey import (
     is_pooled,
     moments_of,
     norms_of,
+    own_tensors,
     run_on,
     running,
 )
@@ -43,7 +44,10 @@ __all__ = [
     "with_bar",
     "measure",
     "write_all",
+    "is_one_way",
+    "check_settles",
     "recalibrate",
+    "size_of",
 ]
 
 
@@ -63,32 +67,35 @@ def add_up(total, other):
 class Pass(NamedTuple):
     """What one pass over a loader saw of the layers that are measured.
 
-    totals : {name: (n, mean, m2)}, in the order of the calls. calls : {name: how many}.
+    totals : {name: (n, mean, m2)}, in the order of the calls. orders : {names called
+    by a batch, in order}.
     spoiled : {name: the first batch that brought it NaN or infinity}. batches : how
     many there were.
     """
 
     totals: dict
-    calls: dict
+    orders: set
     spoiled: dict
     batches: int
 
 
 def one_pass(model, loader, names, forward):
     """Return the `Pass` of a model's layers {layer: name} over a loader."""
-    totals, calls, spoiled, number = {}, {}, {}, 0
+    totals, order, orders, spoiled, number = {}, [], set(), {}, 0
 
     def look(layer, x):
         name, (n, mean, m2) = names[layer], moments_of(x)
         totals[name] = add_up(totals.get(name, (0, 0.0, 0.0)), (n, mean, m2))
-        calls[name] = calls.get(name, 0) + 1
+        order.append(name)
         if n and not m2.isfinite().all():
             spoiled.setdefault(name, f"batch {number} of loader")
 
     with hooked(dict.fromkeys(names, (look, None))), torch.no_grad():
         for number, batch in enumerate(loader, 1):  # noqa: B007
-            forward(model, batch)
-    return Pass(totals, calls, spoiled, number)
+            order.clear()
+            forward(model, own_tensors(batch))
+            orders.add(tuple(order))
+    return Pass(totals, orders, spoiled, number)
 
 
 def write(layer, total, batches):
@@ -133,6 +140,7 @@ def to_measure(model, layers=None):
     """
     kept = [(n, m) for m, n in norms_of(model).items() if hasattr(m, "running_mean")]
     kept = {n: m for n, m in kept if m.running_mean is not None}
+    layers = [layers] if isinstance(layers, str) else layers
     layers = None if layers is None else [n or type(model).__name__ for n in layers]
     unknown = sorted(set(layers or ()) - set(kept))
     if unknown:
@@ -213,15 +221,15 @@ def check_together(found, model):
 
 def pool(passes):
     """Return the `Pass` that the passes of all processes are together."""
-    totals, calls, spoiled = {}, {}, {}
+    totals, spoiled = {}, {}
     for rank, own in enumerate(passes):
         for name, total in own.totals.items():
             totals[name] = add_up(totals.get(name, (0, 0.0, 0.0)), total)
-            calls[name] = calls.get(name, 0) + own.calls[name]
         for name, where in own.spoiled.items():
             where = f"{where} of process {rank}" if len(passes) > 1 else where
             spoiled.setdefault(name, where)
-    return Pass(totals, calls, spoiled, sum(own.batches for own in passes))
+    orders = set().union(*(own.orders for own in passes))
+    return Pass(totals, orders, spoiled, sum(own.batches for own in passes))
 
 
 def check_pass(seen, names):
@@ -264,9 +272,9 @@ def with_bar(loader, depth, progress):
 def measure(model, loader, names, forward, progress, group, every):
     """Return {name: ((n, mean, m2), number of batches)}, when nothing moves any more.
 
-    A layer is right as soon as none before it moves. One that is called several times
-    has others between its calls: then all are measured until nothing moves. every :
-    whether it is an error that one is not called, as the heads that train alone.
+    A layer is right as soon as none before it moves. Where one is called several times
+    or batches take unlike ways, all are measured until nothing moves. every : whether
+    it is an error that one is not called, as the heads that train alone.
     """
     right, last, layers = {}, len(names), {name: m for m, name in names.items()}
     for depth in itertools.count(1):
@@ -281,8 +289,9 @@ def measure(model, loader, names, forward, progress, group, every):
         job = functools.partial(write_all, layers, seen)
         moved = [any(flags) for flags in zip(*together(group, job), strict=True)]
         known = [*moved, True].index(True) + 1
-        if max(seen.calls.values()) > seen.batches:
-            known = 0 if any(moved) and depth < last else len(moved)
+        if not is_one_way(seen.orders):
+            known = 0 if any(moved) else len(moved)
+            check_settles(depth, last, known)
         new = list(seen.totals.items())[:known]
         right |= {name: (total, seen.batches) for name, total in new}
         if len(right) == last:
@@ -294,6 +303,21 @@ def measure(model, loader, names, forward, progress, group, every):
 def write_all(layers, seen):
     """Store what a pass has measured; return for every layer whether it moved."""
     return [write(layers[n], total, seen.batches) for n, total in seen.totals.items()]
+
+
+def is_one_way(orders):
+    """Return whether every batch calls the same layers, in one order, each once."""
+    (first_order, *others) = orders
+    return not others and len(set(first_order)) == len(first_order)
+
+
+def check_settles(depth, last, known):
+    """Raise ValueError where layers that feed themselves find no statistics."""
+    if not known and depth > 2 * last + 20:
+        what = "statistics still move after {} passes: a layer feeds itself".format(
+            depth
+        )
+        raise ValueError(f"{what}; give it one for every place, or layers=[...]")
 
 
 def recalibrate(
@@ -325,12 +349,13 @@ def recalibrate(
     not the estimate of their Algorithm 2, see chapter 15.
     """
     model = bare(model)
+    layers = layers if layers is None or isinstance(layers, str) else list(layers)
 
     def prepare():
         names = to_measure(model, layers)
         check_layers(names)
         check_loader(loader)
-        return list(names.values()), getattr(loader, "__len__", lambda: None)()
+        return list(names.values()), size_of(loader)
 
     found = together(process_group, prepare)
     check_together(found, model)
@@ -343,3 +368,11 @@ def recalibrate(
             with torch.inference_mode(layer.running_mean.is_inference()):
                 write(layer, *right[name])
     return [name for name in names.values() if name in right]
+
+
+def size_of(loader):
+    """Return how many batches a loader says that it has; None where it does not."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None

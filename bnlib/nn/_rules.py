@@ -58,6 +58,7 @@ __all__ = [
     "lost_parts",
     "KEEP",
     "useless_bias",
+    "is_balanced",
     "UNBIAS",
     "weight_decay",
     "UNDECAY",
@@ -204,9 +205,12 @@ def is_far(shift, ratio, examples):
 
 def far_statistics(seen):
     """Find running statistics far from those of the batch."""
+    shared = {finding.layer for finding in shared_layer(seen)}
     for use in seen.pooled():
         stored = running(use.layer)
         if stored is None or use.values < 2 or use.broken or is_new(use.layer):
+            continue
+        if use.name in shared:  # no statistics fit it
             continue
         if all(s.isfinite().all() for s in stored):
             std = (use.var + getattr(use.layer, "eps", 0.0)) ** 0.5
@@ -274,7 +278,8 @@ def time_axis(seen):
             continue
         linear = isinstance(made.get(use.source), torch.nn.Linear)
         square = len(use.shape) == 3 and use.shape[1] == use.shape[2]
-        if linear and square and use.strides[2] == 1:  # what it puts out is still last
+        square = square and linear and use.shape[2] == made[use.source].out_features
+        if square and use.strides[2] == 1:  # what it puts out is still last
             what = f"input {use.shape} comes from a Linear: channels are last, and"
             what += " each position is normalized instead"
             cure = "y = norm(x.transpose(1, 2)).transpose(1, 2)  # x (N, L, C)"
@@ -301,7 +306,8 @@ APART = "second = copy.deepcopy(model.get_submodule(NAMES[0]))  # one for every 
 def moves(layer):
     """Return whether a layer has statistics that move in training."""
     stored = getattr(layer, "running_mean", None) is not None
-    return stored and hasattr(layer, "momentum")
+    tracks = getattr(layer, "track_running_stats", True)
+    return stored and tracks and getattr(layer, "momentum", 0.0) != 0
 
 
 def is_trainable(layer):
@@ -351,7 +357,7 @@ def untracked(seen):
 TRACK = """\
 for name in NAMES:
     norm = model.get_submodule(name)
-    zeros = torch.zeros(norm.num_features, device=next(model.parameters()).device)
+    zeros = next(model.parameters()).detach().new_zeros(norm.num_features)
     norm.running_mean, norm.running_var = zeros, zeros + 1
     norm.num_batches_tracked, norm.track_running_stats = torch.tensor(0), True
 bnlib.recalibrate(model, loader, layers=NAMES)"""
@@ -380,25 +386,27 @@ def useless_bias(seen):
     """Find a bias whose gradient is 0, since the norm that follows subtracts it.
 
     The sum of dy over the batch, beside the size that a sum of such numbers with random
-    signs would have. Source: chapter 4, the sum of dx over the batch is 0.
+    signs would have, in every call. Source: chapter 4, the sum of dx is 0.
     """
-    results = [r for r in seen.result if getattr(r, "requires_grad", False)]
-    read = [(*v, seen.normed[k]) for k, v in seen.made.items() if k in seen.normed]
-    biased = [v for v in read if v[1].bias is not None and v[2].requires_grad]
-    g = torch.Generator().manual_seed(0)
-    upstream = [torch.randn(r.shape, generator=g).to(r) for r in results]
-    outputs = [y for _, _, y, _ in biased]
-    if not (outputs and results):
-        return
-    found = torch.autograd.grad(results, outputs, upstream, allow_unused=True)
-    for (name, layer, _, norm), dy in zip(biased, found, strict=True):
-        axis = -1 if dy is None or isinstance(layer, torch.nn.Linear) else 1
-        rows = torch.zeros(1, 1) if dy is None else dy.movedim(axis, 0).flatten(1)
-        chance = rows.double().norm(dim=1).max().item()
-        total = rows.double().sum(1).abs().max().item()
-        if total < 0.01 * chance:
+    calls = {}
+    for key, dy in seen.gradients.items():
+        name, layer, _ = seen.made[key]
+        calls.setdefault(name, []).append((layer, dy, seen.normed.get(key)))
+    readers = [norm for found in calls.values() for norm in {n for *_, n in found}]
+    for name, found in calls.items():
+        (norm, *others) = {n for *_, n in found}
+        alone = norm and not others and readers.count(norm) == 1
+        if alone and all(is_balanced(layer, dy) for layer, dy, _ in found):
             what = f"the gradient of its bias is 0: {norm} subtracts it"
             yield Finding("useless-bias", name, what, UNBIAS, (name, norm))
+
+
+def is_balanced(layer, dy):
+    """Return whether dy sums to 0 over the batch, for every output channel."""
+    axis = -1 if dy is None or isinstance(layer, torch.nn.Linear) else 1
+    rows = torch.zeros(1, 1) if dy is None else dy.movedim(axis, 0).flatten(1)
+    chance = rows.double().norm(dim=1).max().item()
+    return rows.double().sum(1).abs().max().item() < 0.01 * chance
 
 
 UNBIAS = """\
@@ -427,7 +435,8 @@ norms = {p for name in NAMES
          for p in model.get_submodule(name).parameters(recurse=False)}
 for group in optimizer.param_groups:
     group["params"] = [p for p in group["params"] if p not in norms]
-optimizer.add_param_group({"params": list(norms), "weight_decay": 0.0})"""
+own = {**optimizer.param_groups[0], "params": list(norms), "weight_decay": 0.0}
+optimizer.add_param_group(own)"""
 
 
 def zero_weights(seen):
@@ -466,7 +475,7 @@ QUIET = """\
 # constant channels come out the same, and amplify nothing
 for name in NAMES:
     norm = model.get_submodule(name)
-    norm.running_var[norm.running_var < norm.eps / 100] = 1.0"""
+    norm.running_var[norm.running_var < getattr(norm, "eps", 1e-5) / 100] = 1.0"""
 QUIET_STD = """\
 # constant channels come out the same, and amplify nothing
 for name in NAMES:
@@ -517,7 +526,8 @@ def int8_range(seen):
             elif size.shape == scale.shape:  # else a view in between mixes the channels
                 made[use.source] = size * scale
     for name, size in made.items():
-        ratio = (size.max() / size.median().clamp(min=1e-300)).item()
+        size = size[(size > 0) & size.isfinite()]  # what is off needs no digits
+        ratio = (size.max() / size.median()).item() if len(size) else 0.0
         if ratio > 32:
             what = f"largest channel is {ratio:.0f} times the median: int8 with one"
             what += f" scale leaves the median {127 / ratio:.1f} steps of 127"

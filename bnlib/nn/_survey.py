@@ -35,6 +35,7 @@ __all__ = [
     "is_plain",
     "has_hooks",
     "names_of",
+    "is_closed",
     "norms_of",
     "Use",
     "Survey",
@@ -49,6 +50,7 @@ __all__ = [
     "lend",
     "through",
     "survey",
+    "bias_gradients",
     "running",
     "is_frozen",
 ]
@@ -61,7 +63,7 @@ def at_rest(model):
     Observers, say, write buffers in evaluation, too. What is compiled runs as it was
     written meanwhile, since hooks do not run in a part that is compiled already.
     """
-    parts = [(m, m.training, dict(m._buffers)) for m in model.modules()]
+    parts = [(m, m.training, dict(m._buffers.items())) for m in model.modules()]
     kept = [(b, b.clone(), None if b.is_inference() else b._version)
             for b in model.buffers()]  # fmt: skip
     own = [*model.parameters(), *model.buffers()]
@@ -104,8 +106,11 @@ def hooked(hooks):
 
     def enter(layer, args, kwargs):
         x = hooks[layer][0](layer, first(args, kwargs))
-        if x is not None:
-            return (x, *args[1:]), kwargs if args else {**kwargs, next(iter(kwargs)): x}
+        if x is None:
+            return None
+        if args:
+            return (x, *args[1:]), kwargs
+        return args, {**kwargs, next(iter(kwargs)): x}
 
     def leave(layer, args, kwargs, y):
         hooks[layer][1](layer, first(args, kwargs), y)
@@ -190,7 +195,7 @@ def is_plain(layer):
 
     Elsewhere subclasses add an activation, say, which has to be left in its place.
     """
-    home = type(layer).__module__.startswith(("torch.nn.", "bnlib.nn."))
+    home = type(layer).__module__.startswith(("torch.nn.modules.", "bnlib.nn."))
     return home and "forward" not in vars(layer)
 
 
@@ -207,11 +212,18 @@ def names_of(model):
     """
     named = {m: name or type(m).__name__ for name, m in model.named_modules()}
     for module, name in named.items():
-        own = (*module._parameters.values(), *module._buffers.values())
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if any(is_lazy(v) for v in own):
             what = f"layer {name!r} must know its size, got {type(module).__name__}"
             raise TypeError(f"{what}; call the model on a batch first")
-    return {m: name for m, name in named.items() if "_orig_mod" not in m._modules}
+    return {m: name for m, name in named.items() if not is_closed(m)}
+
+
+def is_closed(module):
+    """Return whether a module is a shell of torch.compile, or scripted."""
+    return isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in vars(
+        module
+    ).get("_modules", {})
 
 
 def norms_of(model):
@@ -254,7 +266,7 @@ class Survey(NamedTuple):
 
     norms : {layer: name}. uses : their calls, in order. made : {memory: (name, layer,
     output)} of linear layers and convolutions. normed : {memory: name of the norm that
-    read it}. result : the tensors that came out.
+    read it}. gradients : {memory: gradient of a random output} of those with a bias.
     """
 
     model: torch.nn.Module
@@ -262,7 +274,7 @@ class Survey(NamedTuple):
     uses: list
     made: dict
     normed: dict
-    result: list
+    gradients: dict
     optimizer: object = None
 
     def batch_norms(self):
@@ -284,12 +296,8 @@ def memory(x):
 
 
 def own_tensors(batch):
-    """Return a batch whose tensors a gradient may be taken of."""
-
-    def usable(v):
-        return v.clone() if isinstance(v, torch.Tensor) and v.is_inference() else v
-
-    return tree_map(usable, batch)
+    """Return a batch with tensors of its own: a model may write into them."""
+    return tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, batch)
 
 
 def is_local(model):
@@ -332,7 +340,7 @@ def filled(x):
     Filling is one vector, repeated at the ends of sequences of unequal length. Where a
     convolution went before, the outermost positions have seen the zeros around.
     """
-    if x.ndim != 3 or not x.is_floating_point() or not x.numel():
+    if x.ndim != 3 or x.shape[1] < 2 or not x.is_floating_point() or not x.numel():
         return 0.0
     sides = x.detach(), x.detach().flip(2)
     return max(
@@ -371,10 +379,12 @@ def lend(use):
 
 
 def through(x, use):
-    """Return x, with the gradient of one that is normalized by its own statistics.
+    """Return x, with the gradient of one that is normalized by its own batch, if any.
 
     dx = g - <g> - xhat <g xhat>,   averages over the batch. Source: chapter 4.
     """
+    if not x.requires_grad:
+        return None
     axes, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
     std = (use.var + getattr(use.layer, "eps", 0.0)) ** 0.5
     mean, std = (v.to(x).reshape(shape) for v in (use.mean, std))
@@ -398,9 +408,11 @@ def survey(model, batch, optimizer=None, forward=run_on):
     named, norms = names_of(model), norms_of(model)
     uses, made, normed = [], {}, {}
     own = {layer: dict(layer._buffers) for layer in norms}
+    moving = {m for m in norms if m.training or not model.training}
 
     def remember(layer, x, y):
-        made[memory(y)] = named[layer], layer, y
+        if isinstance(y, torch.Tensor):
+            made[memory(y)] = named[layer], layer, y
 
     def forget(layer, x, y):  # in evaluation dropout hands on its input itself
         made.pop(memory(x), None)
@@ -411,10 +423,9 @@ def survey(model, batch, optimizer=None, forward=run_on):
         source = made.get(memory(x), (None,))[0]
         normed[memory(x)] = named[layer]
         uses.append(use_of(layer, named[layer], source, x))
-        # A frozen layer, which has no momentum, has no such gradient.
-        if lend(uses[-1]) and hasattr(layer, "momentum") and x.requires_grad:
-            return through(x, uses[-1])
-        return None
+        # A frozen layer has no such gradient.
+        trains = layer in moving and hasattr(layer, "momentum")
+        return through(x, uses[-1]) if lend(uses[-1]) and trains else None
 
     def take_back(layer, x, y):
         layer._buffers.update(own[layer])
@@ -422,9 +433,26 @@ def survey(model, batch, optimizer=None, forward=run_on):
     hooks = {m: (None, remember) for m in named if isinstance(m, LINEAR)}
     hooks |= {m: (None, forget) for m in named if isinstance(m, DROPOUT)}
     hooks |= dict.fromkeys(norms, (look, take_back))
-    with at_rest(model), hooked(hooks), torch.set_grad_enabled(is_local(model)):
-        result = tree_leaves(forward(model, own_tensors(batch)))
-    return Survey(model, norms, uses, made, normed, result, optimizer)
+    with at_rest(model), hooked(hooks), torch.random.fork_rng(devices=[]):
+        with torch.set_grad_enabled(is_local(model)):
+            result = tree_leaves(forward(model, own_tensors(batch)))
+        seen = list(uses), dict(made), dict(normed)  # a checkpoint computes again
+        gradients = bias_gradients(result, *seen[1:])
+    return Survey(model, norms, *seen, gradients, optimizer)
+
+
+def bias_gradients(result, made, normed):
+    """Return {memory: dy} of what layers with a bias put out, for random upstream."""
+    results = [r for r in result if getattr(r, "requires_grad", False)]
+    biased = {n for k, (n, m, _) in made.items() if k in normed and m.bias is not None}
+    keys = [k for k, (n, _, y) in made.items() if n in biased and y.requires_grad]
+    if not (results and keys):
+        return {}
+    g = torch.Generator().manual_seed(0)
+    upstream = [torch.randn(r.shape, generator=g).to(r) for r in results]
+    outputs = [made[k][2] for k in keys]
+    found = torch.autograd.grad(results, outputs, upstream, allow_unused=True)
+    return dict(zip(keys, found, strict=True))
 
 
 def running(layer):
