@@ -31,6 +31,7 @@ from experiments import (
     mnist_tuned,
     runner,
     standardization,
+    zoo,
 )
 from experiments.provenance import RESULTS, ResultError, read, rounded, write
 
@@ -45,6 +46,7 @@ SCRIPTS = (
     mnist_percentiles,
     mnist_tuned,
     standardization,
+    zoo,
 )
 PROVENANCE = {
     "command": str,

@@ -183,7 +183,9 @@ def test_every_cell_offered_shows_what_the_page_shows(path):
     done = subprocess.run(command, input=sources, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     found = {int(n): result for n, result in json.loads(done.stdout).items()}
-    assert found or path.stem == "09_mnist", "no cell of this chapter can be tried"
+    assert found or path.stem in ("09_mnist", "A5_zoo"), (
+        "no cell of this chapter can be tried"
+    )
     for number, (ran, text) in found.items():
         cell, tags = cells[number], cells[number].metadata.get("tags", [])
         assert ran or "raises-exception" in tags, (cell.source, text)

@@ -18,6 +18,9 @@ esac
 """
 
 
+NOT_OURS = "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV"
+
+
 @pytest.fixture
 def make(tmp_path):
     """Runs make in a folder where nothing but environments can be made."""
@@ -30,7 +33,7 @@ def make(tmp_path):
     stub.chmod(0o755)
 
     # Nothing of the make that runs the tests: its VENV is the one they run in.
-    environ = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "VENV")}
+    environ = {k: v for k, v in os.environ.items() if k not in NOT_OURS}
 
     def run(*arguments):
         command = ["make", f"PYTHON={stub}", *arguments]

@@ -829,8 +829,10 @@ def parametrized_bias():
 
 @pytest.mark.parametrize("layer", [hooked, lambda: Rectified(3, 4, 1)])
 def test_fold_refuses_a_layer_that_does_more(layer):
+    norm = BatchNorm2d(4).eval()
+    nn.init.constant_(norm.bias, -1.0)
     with pytest.raises(TypeError, match="must do what a Conv2d does"):
-        fold(layer(), BatchNorm2d(4).eval())
+        fold(layer(), norm)
 
 
 def test_fold_refuses_a_computed_bias():

@@ -808,3 +808,231 @@ class TestCures:
         (finding,) = (f for f in bnlib.diagnose(model, T) if f.code == "not-finite")
         exec(finding.cure, {"bnlib": bnlib, "model": model, "loader": [T]})
         torch.testing.assert_close(model[1].running_mean, model[0](T).mean(0))
+
+
+# --- found by trying to break them ----------------------------------------------------
+
+
+def same_outputs(model, x):
+    """Fold without a batch; the outputs must be the same whatever was folded."""
+    result, into = folded(model)
+    torch.testing.assert_close(result(x), model(x), rtol=1e-3, atol=1e-4)
+    return into
+
+
+class TestHardToBreak:
+    @pytest.mark.parametrize("reentrant", [False])
+    def test_a_checkpointed_model_in_training(self, reentrant):
+        class Checkpointed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))
+                self.head = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))
+
+            def forward(self, x):
+                run = torch.utils.checkpoint.checkpoint
+                return self.head(run(self.body, x, use_reentrant=reentrant))
+
+        torch.manual_seed(0)
+        model = Checkpointed().train()
+        before = state(model)
+        assert codes(model, T) == {"useless-bias"}
+        assert_unchanged(model, before)
+
+    @pytest.mark.parametrize("times", [2, 3])
+    def test_a_layer_that_feeds_itself(self, times):
+        class Loop(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6)
+                self.linear.weight.data *= 10
+
+            def forward(self, x):
+                for _ in range(times):
+                    x = self.norm(self.linear(x))
+                return x
+
+        torch.manual_seed(0)
+        model = Loop().double()
+        before = state(model)
+        try:
+            recalibrated(model, [T.double()])
+        except ValueError as error:
+            assert "a layer feeds itself" in str(error)
+            assert_unchanged(model, before)
+        else:
+            again = copy.deepcopy(model)
+            recalibrated(again, [T.double()])
+            torch.testing.assert_close(again.norm.running_var, model.norm.running_var)
+
+    def test_batches_that_take_unlike_ways(self):
+        class Domains(nn.Module):
+            def __init__(self):
+                super().__init__()
+                pair = lambda: [nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()]  # noqa: E731
+                self.a = nn.Sequential(*pair())
+                self.b = nn.Sequential(*pair(), *pair(), *pair())
+                self.head = nn.BatchNorm1d(6)
+
+            def forward(self, x, domain):
+                return self.head(getattr(self, domain)(x))
+
+        torch.manual_seed(0)
+        model, seen = Domains(), []
+        data = [{"x": T, "domain": "a"}, {"x": T, "domain": "b"}]
+        recalibrated(model, data).eval()
+        model.head.register_forward_pre_hook(lambda m, x: seen.append(x[0]))
+        [model(**batch) for batch in data]
+        torch.testing.assert_close(model.head.running_mean, torch.cat(seen).mean(0))
+        torch.testing.assert_close(model.head.running_var, torch.cat(seen).var(0))
+
+    def test_a_model_that_writes_into_its_input(self):
+        class Writes(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = mlp()
+
+            def forward(self, x):
+                return self.body(x.sub_(1).mul_(2))
+
+        model, x = Writes(), T.clone()
+        recalibrated(model, [x])
+        assert not codes(model.eval(), x) and all(folded(model, x)[1].values())
+        assert torch.equal(x, T)
+        right = model.body[0](2 * (T - 1))
+        torch.testing.assert_close(model.body[1].running_var, right.var(0))
+
+    def test_what_a_fold_must_leave(self):
+        class Scaled(nn.Conv2d):
+            def _conv_forward(self, x, weight, bias):
+                weight = weight / weight.std((1, 2, 3), keepdim=True)
+                return super()._conv_forward(x, weight, bias)
+
+        class Always(nn.Dropout):
+            def forward(self, x):
+                return 3 * x
+
+        def patched(model):
+            model.forward = lambda x: model[2:](model[1](model[0](x).abs()))
+            return model
+
+        def settled(model):
+            model = recalibrated(model, [X]).eval()
+            nn.init.normal_(model[1].bias), model[1].running_mean.add_(0.5)
+            return model
+
+        model = convolutional()
+        model[0] = Scaled(3, 8, 3)
+        assert same_outputs(settled(model), X) == {"1": None, "4": "3"}
+        model = convolutional()
+        model[2] = Always()
+        model[3], model[4] = model[1], nn.BatchNorm2d(8)
+        model[1] = nn.BatchNorm2d(8)
+        assert same_outputs(settled(model), X)["1"] == "0"
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), Always(), nn.BatchNorm2d(8)).eval()
+        with pytest.warns(UserWarning, match="reads Always"):
+            assert folded(model)[1] == {"2": None}
+        with pytest.warns(UserWarning, match="cannot follow"):
+            assert not any(folded(patched(settled(convolutional())))[1].values())
+
+    def test_a_layer_that_a_part_calls_which_nobody_can_follow(self):
+        class Part(nn.Module):
+            def __init__(self, conv):
+                super().__init__()
+                self.conv = conv
+
+            def forward(self, x):
+                return self.conv(x) if x.sum() > -1e9 else x
+
+        class Twice(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+                self.part = Part(self.conv)
+
+            def forward(self, x):
+                return self.norm(self.conv(x)) + self.part(x)
+
+        with pytest.warns(UserWarning, match="read by others"):
+            same_outputs(recalibrated(Twice(), [X]).eval(), X)
+
+    def test_what_a_loader_and_names_may_be(self):
+        class Stream(torch.utils.data.IterableDataset):
+            def __iter__(self):
+                return iter(T)
+
+        model = mlp()
+        loader = torch.utils.data.DataLoader(Stream(), batch_size=32)
+        assert bnlib.recalibrate(model, loader, progress=False) == ["1"]
+        for layers in ("1", (n for n in ["1"])):
+            options = {"layers": layers, "progress": False}
+            assert bnlib.recalibrate(model, [T], **options) == ["1"]
+
+    def test_norms_called_by_name_and_parts_that_are_scripted(self):
+        class Named(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.norm = nn.BatchNorm1d(6)
+                self.relu = torch.jit.script(nn.ReLU())
+
+            def forward(self, x):
+                return self.relu(self.norm(input=x))
+
+        model = recalibrated(Named(), [T]).eval()
+        assert not codes(model, T) and not codes(model.train(), T)
+
+    def test_a_bias_that_another_call_needs(self):
+        class Two(nn.Module):
+            def __init__(self, norms):
+                super().__init__()
+                self.linear = nn.Linear(6, 6)
+                self.norms = nn.ModuleList(nn.BatchNorm1d(6) for _ in range(norms))
+
+            def forward(self, x):
+                h = self.linear(x)
+                if len(self.norms) == 1:
+                    return self.norms[0](h) + self.linear(x.flip(1))
+                return self.norms[0](h) * self.norms[1](self.linear(x.flip(1)))
+
+        for norms in (1, 2):
+            assert "useless-bias" not in codes(Two(norms), T)
+
+    def test_what_a_frozen_norm_in_training_means(self):
+        model = mlp()
+        model[0].bias = nn.Parameter(torch.ones(32))
+        model.train()[1].eval().requires_grad_(False)
+        recalibrated(model.eval(), [T])
+        model.train()[1].eval()
+        assert not codes(model, T)  # its bias trains, and its statistics stay
+
+    def test_a_parametrized_norm_has_lost_nothing(self):
+        model = mlp()
+        nn.utils.parametrize.register_parametrization(model[1], "weight", nn.Softplus())
+        assert not codes(recalibrated(model, [T]).eval(), T)
+
+    def test_random_numbers_are_given_back(self):
+        class Random(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = mlp()
+
+            def forward(self, x):
+                return nn.functional.dropout(self.body(x), 0.5)
+
+        model = Random().eval()
+        before = torch.get_rng_state()
+        bnlib.diagnose(model, T)
+        assert all(folded(model, T)[1].values())
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_empty_and_whole_numbered_outputs(self):
+        class Boxes(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = mlp()
+
+            def forward(self, x):
+                y = self.body(x)
+                return y[:0], y.argmax(1)
+
+        assert all(folded(Boxes().eval(), T)[1].values())

@@ -235,5 +235,9 @@ def diagnose(
     rules, left = wanted(ignore, severity)
     seen = survey(model, batch, optimizer, forward)
     found = [f for rule in rules for f in rule.find(seen) if not is_left(f, left)]
+    shared = {f.layer for f in found if f.code == "shared-layer"}  # none fit these
+    found = [
+        f for f in found if (f.code, f.layer in shared) != ("far-statistics", True)
+    ]
     wrapped = getattr(given, "module", None) is model
     return Report(found, len(seen.norms), "model.module" if wrapped else "model")

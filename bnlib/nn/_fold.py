@@ -40,6 +40,7 @@ __all__ = [
     "follow",
     "Calls",
     "calls_of",
+    "parts_of",
     "defaults_of",
     "is_idle",
     "check_foldable",
@@ -51,6 +52,8 @@ __all__ = [
     "Foldings",
     "fold_all",
     "dimensions",
+    "names_seen",
+    "copy_of",
     "uncompiled",
     "fold_model",
     "check_same",
@@ -80,6 +83,8 @@ class Follower(torch.fx.Tracer):
         try:
             if self.is_leaf_module(m) or not has_hooks(m):
                 return super().call_module(m, forward, args, kwargs)
+            if len(args) != 1 or kwargs:
+                raise TypeError("hooks, and more arguments than one")
             self.apart.append(m)
         except Exception as error:
             self.lost[m] = error
@@ -115,6 +120,8 @@ def follow(module):
     """Return the calls of modules in a forward pass, and the `Follower`."""
     follower, nodes = Follower(), []
     try:
+        if "forward" in vars(module):
+            raise TypeError("a forward pass of its own was put on the instance")
         nodes = list(follower.trace(module, defaults_of(module)).nodes)
     except Exception as error:
         follower.lost[module] = error
@@ -152,10 +159,23 @@ def calls_of(model):
             calls.unsure.update({called: part} if part else {})
         calls.read.update(follower.read)
         calls.lost.update(follower.lost)
-        inside = [m for lost in follower.lost for m in lost.children()]
+        inside = [m for lost in follower.lost for m in parts_of(lost)]
+        known = [follower.is_leaf_module(m) for m in inside]
+        # What calls these, and how often, is not known.
+        calls.read.update(m for m, leaf in zip(inside, known, strict=True) if leaf)
         waiting += [(m, part) for m in follower.apart]
-        waiting += [(m, part or m) for m in inside if not follower.is_leaf_module(m)]
+        inside = [m for m, leaf in zip(inside, known, strict=True) if not leaf]
+        waiting += [(m, part or m) for m in inside]
     return calls
+
+
+def parts_of(module):
+    """Return the parts of a module; those of a list or dict of modules are its own."""
+    found = []
+    for part in module.children():
+        held = isinstance(part, torch.nn.ModuleList | torch.nn.ModuleDict)
+        found += parts_of(part) if held else [part]
+    return found
 
 
 def defaults_of(module):
@@ -166,7 +186,8 @@ def defaults_of(module):
 
 def is_idle(module):
     """Return whether a module hands on what it gets, in evaluation."""
-    return isinstance(module, torch.nn.Identity | DROPOUT) and not has_hooks(module)
+    idle = isinstance(module, torch.nn.Identity | DROPOUT) and is_plain(module)
+    return idle and not has_hooks(module)
 
 
 def check_foldable(norm):
@@ -203,8 +224,10 @@ def layer_of(norm, calls, seen):
     if part is not None and part not in (seen or {}):
         what = "is called by what torch.fx cannot follow"
         raise ValueError(f"{what}{'' if seen else '; pass batch= to see it run'}")
-    if isinstance(layer, torch.nn.Linear) and (seen or {}).get(norm, 2) > 2:
-        raise ValueError("on (N, C, L) it normalizes another axis than the layer's")
+    dims = layer.weight.ndim
+    if (seen or {}).get(norm, dims) != dims:
+        what = f"its input has {seen[norm]} dimensions, not {dims}: on (N, C, L)"
+        raise ValueError(f"{what}, say, it normalizes another axis than the layer's")
     return layer
 
 
@@ -219,7 +242,8 @@ def why_lost(name, model, calls):
         if module in calls.lost:
             error = str(calls.lost[module]).partition("\n")[0].partition(". ")[0]
             return f"torch.fx cannot follow {what}: {error}"
-        if module is not model and Follower().is_leaf_module(module):
+        held = isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict)
+        if module is not model and not held and Follower().is_leaf_module(module):
             return f"is inside {what}, which is one step here"
     return "the forward pass does not call it"
 
@@ -323,9 +347,30 @@ def dimensions(model, batch, forward):
         seen[module] = getattr(x, "ndim", 0)
 
     hooks = dict.fromkeys(model.modules(), (look, None))
-    with at_rest(model), hooked(hooks), torch.no_grad():
+    draws = torch.random.fork_rng(devices=[])
+    with at_rest(model), hooked(hooks), torch.no_grad(), draws:
         forward(model, own_tensors(batch))
     return seen
+
+
+def names_seen(seen, model, other):
+    """Return what was seen of a model's modules, of those of another copy of it."""
+    twins = dict(zip(model.modules(), other.modules(), strict=True))
+    return None if seen is None else {twins[m]: dims for m, dims in seen.items()}
+
+
+def copy_of(model):
+    """Return a copy of a model, with its modes; ValueError where there can be none."""
+    try:
+        copied = copy.deepcopy(model)
+    except RuntimeError as error:
+        cure = (
+            "remove old weight norm or pruning first, as by prune.remove(layer, name)"
+        )
+        raise ValueError(f"model must be one that copies: {error}; {cure}") from error
+    for part, old in zip(copied.modules(), model.modules(), strict=False):
+        part.training = old.training
+    return uncompiled(copied)
 
 
 def uncompiled(model):
@@ -341,9 +386,10 @@ def fold_model(model, batch=None, *, forward=run_on):
 
     weight' = scale weight,  bias' = scale (bias - mean) + beta, see `fold`
 
-    model : torch.nn.Module. A batch norm (torch's, ours, a frozen one, or
-    renormalization) goes into the Linear, Conv or ConvTranspose whose output it alone
-    reads; in its place is an Identity, or the activation it had inside. All others
+    model : torch.nn.Module, called as model(x): other arguments have their defaults. A
+    batch norm (torch's, ours, a frozen one, or renormalization) goes into the Linear,
+    Conv or ConvTranspose whose output it alone reads; in its place is an Identity, or
+    the activation it had inside. All others
     stay. The copy's `fold_report` lists every normalization layer as a `Folding`: the
     layer it went into, or why it stays. batch : see `run_on`; where given, both models
     are run on it and must agree, which is well worth it: a Linear on (N, C, L), a layer
@@ -359,10 +405,10 @@ def fold_model(model, batch=None, *, forward=run_on):
     if trains:
         what = f"model must be in evaluation mode, {trains[0]} is in training mode"
         raise ValueError(f"{what}; call model.eval() first")
-    copied = uncompiled(copy.deepcopy(model))
+    traced, copied = copy_of(model), copy_of(model)  # tracing may leave its traces
     seen = None if batch is None else dimensions(copied, batch, forward)
-    report, instead = fold_all(copied, seen)
-    for name, module in list(copied.named_modules(remove_duplicate=False)):
+    report, instead = fold_all(traced, names_seen(seen, copied, traced))
+    for name, module in list(traced.named_modules(remove_duplicate=False)):
         if module in instead:
             copied.set_submodule(name, instead[module])
     if batch is not None:
@@ -375,16 +421,25 @@ def fold_model(model, batch=None, *, forward=run_on):
 
 def check_same(model, folded, batch, forward):
     """Raise ValueError unless two models agree on a batch, up to rounding."""
-    with torch.no_grad():
-        results = [tree_leaves(forward(m, batch)) for m in (model, folded)]
+    results = []
+    for m in (model, folded):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # where a model draws numbers, both draw the same
+            results.append(tree_leaves(forward(m, own_tensors(batch))))
     pairs = [
         p for p in zip(*results, strict=True) if hasattr(p[0], "is_floating_point")
     ]
     if not pairs:
-        what = f"outputs must be tensors, or in tuples or dicts, got {results[0]}"
+        kinds = sorted({type(v).__name__ for v in results[0]})
+        what = f"outputs must be tensors, or in tuples or dicts, got {kinds}"
         raise ValueError(f"{what}; pass forward=lambda model, batch: ...")
     for before, after in pairs:
-        if before.is_floating_point():
+        if before.is_complex():
+            before, after = torch.view_as_real(before), torch.view_as_real(after)
+        if not before.is_floating_point():
+            if not torch.equal(before, after):
+                raise ValueError("folded outputs differ; fold pair by pair")
+        elif before.numel():
             tolerance = min(1e4 * torch.finfo(before.dtype).eps, 0.1)
             size = before.double().nan_to_num(0, 0, 0).abs().amax().item()
             close = {"rtol": 0, "atol": tolerance * max(size, 1e-30)}

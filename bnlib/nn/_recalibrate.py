@@ -314,9 +314,7 @@ def is_one_way(orders):
 def check_settles(depth, last, known):
     """Raise ValueError where layers that feed themselves find no statistics."""
     if not known and depth > 2 * last + 20:
-        what = "statistics still move after {} passes: a layer feeds itself".format(
-            depth
-        )
+        what = f"statistics still move after {depth} passes: a layer feeds itself"
         raise ValueError(f"{what}; give it one for every place, or layers=[...]")
 
 

@@ -205,12 +205,9 @@ def is_far(shift, ratio, examples):
 
 def far_statistics(seen):
     """Find running statistics far from those of the batch."""
-    shared = {finding.layer for finding in shared_layer(seen)}
     for use in seen.pooled():
         stored = running(use.layer)
         if stored is None or use.values < 2 or use.broken or is_new(use.layer):
-            continue
-        if use.name in shared:  # no statistics fit it
             continue
         if all(s.isfinite().all() for s in stored):
             std = (use.var + getattr(use.layer, "eps", 0.0)) ** 0.5

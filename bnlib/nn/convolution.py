@@ -166,6 +166,6 @@ def fold(layer, batch_norm):
     for name, old, new in ("weight", layer.weight, weight), ("bias", bias, shift):
         like = layer.weight if old is None else old
         setattr(folded, name, torch.nn.Parameter(new.to(like), like.requires_grad))
-    if type(layer).forward is not kind.forward or "forward" in vars(layer):
+    if type(layer) is not kind or {"forward", "_conv_forward"} & {*vars(layer)}:
         check_folded(layer, batch_norm, folded)
     return folded
