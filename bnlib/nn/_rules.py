@@ -388,12 +388,14 @@ def useless_bias(seen):
     calls = {}
     for key, dy in seen.gradients.items():
         name, layer, _ = seen.made[key]
-        calls.setdefault(name, []).append((layer, dy, seen.normed.get(key)))
-    readers = [norm for found in calls.values() for norm in {n for *_, n in found}]
+        calls.setdefault(name, []).append((layer, dy))
     for name, found in calls.items():
-        (norm, *others) = {n for *_, n in found}
-        alone = norm and not others and readers.count(norm) == 1
-        if alone and all(is_balanced(layer, dy) for layer, dy, _ in found):
+        norms = {use.name for use in seen.uses if use.source == name}
+        fed_by = {use.source for use in seen.uses if use.name in norms}
+        # With more than one on either side no mean can take the bias in.
+        alone = len(norms) == 1 and fed_by == {name}
+        if alone and all(is_balanced(*call) for call in found):
+            (norm,) = norms
             what = f"the gradient of its bias is 0: {norm} subtracts it"
             yield Finding("useless-bias", name, what, UNBIAS, (name, norm))
 

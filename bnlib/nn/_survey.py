@@ -220,10 +220,8 @@ def names_of(model):
 
 
 def is_closed(module):
-    """Return whether a module is a shell of torch.compile, or scripted."""
-    return isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in vars(
-        module
-    ).get("_modules", {})
+    """Return whether a module is scripted, or the shell of torch.compile."""
+    return isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules
 
 
 def norms_of(model):
