@@ -450,8 +450,18 @@ def visit(context, address):
     complaints, tab = [], context.new_page()
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda request: complaints.append(request.url))
-    tab.goto(address, wait_until="networkidle")
+    tab.goto(address)
+    settle(tab)
     return tab, complaints
+
+
+def settle(tab):
+    """Wait until the page's scripts have run, and then for what they fetch.
+
+    A slow machine is idle on the network while it still reads the page: so both.
+    """
+    tab.wait_for_load_state("load")
+    tab.wait_for_load_state("networkidle")
 
 
 def place_of(tab, name):
@@ -572,7 +582,8 @@ def test_from_a_cold_click_to_a_result_and_back_again(context, site):
     assert press(place, "Check") == "✓ moments: right."
     link = tab.locator(".bd-links a[href='#']")
     assert "✓ 1/2" in link.inner_text()
-    tab.reload(wait_until="networkidle")
+    tab.reload()
+    settle(tab)
     assert "x.mean(axis=0)" in place.locator("pre").first.inner_text()
     assert "✓ 1/2" in link.inner_text()
     tab.goto(f"{site}chapters/04_backward.html")
@@ -593,7 +604,8 @@ def test_python_is_fetched_once(context, site):
     press(place_of(tab, "moments"), "Check")
     names = tab.evaluate("caches.keys()")
     assert names == [json.loads((BUILT / "runtime.json").read_text())["cache"]]
-    tab.reload(wait_until="networkidle")
+    tab.reload()
+    settle(tab)
     fetched = []
     context.on("request", lambda request: fetched.append(request.url))
     press(place_of(tab, "moments"), "Check")
@@ -765,7 +777,8 @@ def test_python_starts_without_a_network_once_it_was_here(context, site):
 def test_a_store_that_fails_takes_no_progress_away(context, site, store):
     tab, _ = visit(context, site + PAGE)
     tab.evaluate(store)
-    tab.reload(wait_until="networkidle")
+    tab.reload()
+    settle(tab)
     place = place_of(tab, "moments")
     write(place, EXERCISES["moments"].source)
     assert press(place, "Check") == "✓ moments: right."
@@ -782,7 +795,8 @@ def test_two_tabs_keep_both_answers(context, site):
     write(place_of(two, "batch_norm_forward"), "kept = 1")
     press(place_of(one, "moments"), "Check")
     two.locator(".bn-solved").first.wait_for(state="attached")
-    two.reload(wait_until="networkidle")
+    two.reload()
+    settle(two)
     assert "kept = 1" in place_of(two, "batch_norm_forward").inner_text()
     assert "axis=0" in place_of(two, "moments").inner_text()
 
@@ -796,7 +810,8 @@ def test_an_endless_loop_ends_by_itself(warm, site):
     assert "const LIMIT = 30; // seconds" in script
     script = script.replace("const LIMIT = 30; // seconds", short)
     tab.route("**/inpage.js*", lambda route: route.fulfill(body=script))
-    tab.goto(site + PAGE, wait_until="networkidle")
+    tab.goto(site + PAGE)
+    settle(tab)
     place = place_of(tab, "moments")
     write(place, "while True: pass")
     assert press(place, "Run") == (
