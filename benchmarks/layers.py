@@ -22,6 +22,7 @@ import bnlib.fast as fast
 import bnlib.nn as ours
 from benchmarks import rivals, timing
 from benchmarks.timing import relative
+from bnlib import _fast
 from experiments import provenance
 
 SHAPES = [
@@ -47,11 +48,11 @@ def without_numba(function):
     """The same function, with nothing compiled."""
 
     def run(*args):
-        found, fast.kernels = fast.kernels, lambda: None
+        found, _fast.kernels = _fast.kernels, lambda: None
         try:
             return function(*args)
         finally:
-            fast.kernels = found
+            _fast.kernels = found
 
     return run
 

@@ -85,7 +85,7 @@ def simplified(x, gamma, beta, dy, eps=1e-5):
 def kernels():
     """The loops that numba compiles, or None where it is missing."""
     try:
-        return importlib.import_module("bnlib.kernels.fast")
+        return importlib.import_module("bnlib._kernels")
     except (ImportError, RuntimeError):  # or nowhere to keep what it compiles
         return None
 

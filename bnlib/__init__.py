@@ -10,14 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from bnlib import fast
-from bnlib.backward import batch_norm_backward
-from bnlib.batch_normalization import affine, batch_norm, moments, normalize
-from bnlib.covariate_shift import ActivationRecorder, drift
-from bnlib.gradient_checking import gradcheck, numerical_gradient, relative_error
-from bnlib.inception import local_response_norm, local_response_norm_backward
-from bnlib.inference import batch_norm_inference, fold_linear, update_running
-from bnlib.many_machines import merge_moments
-from bnlib.other_axes import (
+from bnlib._axis_norms import (
     group_norm,
     group_norm_backward,
     instance_norm,
@@ -28,14 +21,28 @@ from bnlib.other_axes import (
     rms_norm,
     rms_norm_backward,
 )
-from bnlib.renormalization import (
+from bnlib._batch_norm import (
+    affine,
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+    fold_linear,
+    moments,
+    normalize,
+    update_running,
+)
+from bnlib._covariate_shift import ActivationRecorder, drift
+from bnlib._gradcheck import gradcheck, numerical_gradient, relative_error
+from bnlib._local_response import local_response_norm, local_response_norm_backward
+from bnlib._merge import merge_moments
+from bnlib._renorm import (
     batch_renorm,
     batch_renorm_backward,
     dmax_schedule,
     ramp,
     rmax_schedule,
 )
-from bnlib.whitening import (
+from bnlib._whitening import (
     covariance,
     newton_schulz,
     zca_whiten,

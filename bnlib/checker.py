@@ -1,7 +1,6 @@
-"""Appendix A4, How the checker knows: chapters/A4_checker.ipynb.
+"""From chapters/A4_checker.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/A4_checker.html of the book.
 """
 
 import contextlib

@@ -1,7 +1,6 @@
-"""Appendix A1, The data: chapters/A1_data.ipynb.
+"""From chapters/A1_data.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/A1_data.html of the book.
 """
 
 import gzip

@@ -1,7 +1,6 @@
-"""Appendix A3, The exercises: chapters/A3_exercises.ipynb.
+"""From chapters/A3_exercises.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/A3_exercises.html of the book.
 """
 
 import functools
@@ -15,13 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnlib.backward import batch_norm_backward
-from bnlib.batch_normalization import batch_norm, moments
-from bnlib.inference import batch_norm_inference, fold_linear, update_running
-from bnlib.many_machines import merge_moments
-from bnlib.other_axes import group_norm, layer_norm, layer_norm_backward, rms_norm
-from bnlib.renormalization import batch_renorm, batch_renorm_backward
-from bnlib.whitening import zca_whiten
+from bnlib._batch_norm import batch_norm_inference, fold_linear, update_running
+from bnlib._fast import (
+    batch_norm,
+    batch_norm_backward,
+    group_norm,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+)
+from bnlib._kernels import moments
+from bnlib._merge import merge_moments
+from bnlib._renorm import batch_renorm, batch_renorm_backward
+from bnlib._whitening import zca_whiten
 
 __all__ = [
     "ROOT",

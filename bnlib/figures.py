@@ -1,7 +1,6 @@
-"""Appendix A2, How the figures are drawn: chapters/A2_figures.ipynb.
+"""From chapters/A2_figures.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/A2_figures.html of the book.
 """
 
 import html

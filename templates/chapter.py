@@ -48,7 +48,7 @@ assert abs(spread - 2).max() < 0.6
 # y = x - \langle x \rangle
 # ```
 #
-# Tag the next cell `export` when it is to become `bnlib/your_subject.py`.
+# Tag the next cell `export:_your_subject` when it is to become `bnlib/_your_subject.py`.
 
 
 # %%

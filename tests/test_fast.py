@@ -14,6 +14,7 @@ import torch
 import bnlib
 import bnlib.fast as fast
 from benchmarks import rivals
+from bnlib import _fast
 
 DTYPES = [torch.float32, torch.float64]
 LAYOUTS = ["contiguous", "last", "sliced", "transposed"]
@@ -28,8 +29,8 @@ def _seed():
 def compiled(request, monkeypatch):
     """Everything is tested twice: with kernels and without. Whether they are there."""
     if request.param == "no numba":
-        monkeypatch.setattr(fast, "kernels", lambda: None)
-    elif fast.kernels() is None:
+        monkeypatch.setattr(_fast, "kernels", lambda: None)
+    elif _fast.kernels() is None:
         pytest.skip("numba is not installed")
     return request.param == "compiled"
 
@@ -268,7 +269,7 @@ def test_arrays_that_cannot_be_written_to(name):
 def test_numba_is_an_extra():
     """Importing bnlib does not import it; and BNLIB_NUMBA=0 hides it."""
     code = "import sys, bnlib, bnlib.fast, bnlib.nn; assert 'numba' not in sys.modules;"
-    code += "assert bnlib.fast.kernels() is None"
+    code += "assert bnlib._fast.kernels() is None"
     hidden = os.environ | {"BNLIB_NUMBA": "0"}
     subprocess.run([sys.executable, "-c", code], env=hidden, check=True)
 

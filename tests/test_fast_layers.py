@@ -9,9 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import bnlib.nn as ours
-import bnlib.nn.convolution as convolution
-import bnlib.nn.fast as nnfast
-import bnlib.nn.inference as inference
+import bnlib.nn._batch_norm as convolution
+import bnlib.nn._batch_norm as inference
+import bnlib.nn._exact as nnfast
 
 PLAIN = {
     ours.BatchNorm1d: inference.BatchNorm1d,

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import bnlib
-from bnlib.gradient_checking import gradcheck, relative_error
-from bnlib.renormalization import dmax_schedule, rmax_schedule
+from bnlib import dmax_schedule, gradcheck, relative_error, rmax_schedule
 
 
 def running_of(x):

@@ -14,7 +14,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 import bnlib
-from bnlib.gradient_checking import gradcheck
+from bnlib import gradcheck
 from bnlib.nn import LocalResponseNorm
 from bnlib.nn.functional import local_response_norm as functional
 

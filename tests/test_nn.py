@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
-import bnlib.nn.inference as inference
+import bnlib.nn._batch_norm as inference
 from bnlib import fold
 from bnlib.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 from bnlib.nn.functional import batch_norm

@@ -18,9 +18,15 @@ import onnx.backend.test.case.node.rmsnormalization  # noqa: F401
 import pytest
 from onnx.helper import get_node_attr_value
 
-from bnlib.batch_normalization import batch_norm
-from bnlib.inference import batch_norm_inference, update_running
-from bnlib.other_axes import group_norm, instance_norm, layer_norm, rms_norm
+from bnlib import (
+    batch_norm,
+    batch_norm_inference,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+    update_running,
+)
 
 # `collect_testcases`, the public way, would run the cases of every operator first.
 CASES = {

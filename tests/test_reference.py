@@ -43,7 +43,7 @@ def test_every_public_name_has_its_entry_and_its_chapter(page, module):
         entry = entry_of(page, module, name)
         first = letters(inspect.getdoc(thing).split(". ")[0])[:40]
         assert letters(entry.dd.get_text()).startswith(first), name
-        chapter, *_ = reference.origin(thing)
+        chapter, _ = reference.origin(thing)
         hrefs = {a["href"].split("#")[0] for a in entry.select("a.reference")}
         assert {f"{chapter}.html", "modules.html"} <= hrefs, name
         assert (ROOT / "chapters" / f"{chapter}.ipynb").is_file()

@@ -17,9 +17,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import bnlib
+from bnlib import dmax_schedule, rmax_schedule
 from bnlib.nn import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d, fold
 from bnlib.nn.functional import batch_renorm
-from bnlib.renormalization import dmax_schedule, rmax_schedule
 
 BATCH_NORMS = {
     BatchRenorm1d: nn.BatchNorm1d,

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,9 +22,9 @@ def ran(path, *above):
     return nbformat.read(path, as_version=4).cells[-1].outputs
 
 
-def test_a_new_cell_changes_no_traceback_below_it(tmp_path):
+def test_of_a_traceback_the_message_stays(tmp_path):
     alone = ran(tmp_path / "18_alone.ipynb")
-    assert alone[0].output_type == "error"
+    assert alone[0].output_type == "error" and len(alone[0].traceback) == 1
     assert ran(tmp_path / "18_below.ipynb", "1", "2") == alone
 
 
@@ -35,17 +34,3 @@ def test_running_again_changes_nothing(tmp_path):
     before = path.read_bytes()
     run.run(path)
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("home", ["/home/me", "/elsewhere"])
-@pytest.mark.parametrize(
-    "library", ["/usr/lib", "/home/me/book/env/lib", "~/v/lib", "env/lib"]
-)
-def test_a_traceback_names_no_machine(home, library, monkeypatch):
-    monkeypatch.setattr(run, "ROOT", Path("/home/me/book"))
-    monkeypatch.setattr(Path, "home", lambda: Path(home))
-    book = "~/book" if home == "/home/me" else "/home/me/book"
-    text = "\x1b[32mFile {}bnlib/fast.py:3\nFile \x1b[32m{}torch/nn/x.py:44"
-    assert run.stable(text.format("", "")) == text.format("", "")
-    told = text.format(f"{book}/", f"{library}/python3.12/site-packages/")
-    assert run.stable(told) == text.format("", "")

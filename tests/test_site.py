@@ -157,14 +157,10 @@ def test_chapter_number_is_the_papers_section(page):
 
 
 @every_doc
-def test_message_of_an_error_is_in_view_and_its_frames_are_folded(page):
-    blocks = soup(page).select(".output.traceback")
-    messages = [b for b in blocks if "bn-message" in b["class"]]
-    frames = [b for b in blocks if b.find_parent("details", class_="bn-frames")]
-    assert len(messages) == len(frames) == len(blocks) / 2
-    assert all(not m.find_parent("details", class_="bn-frames") for m in messages)
-    for message in messages:
-        assert re.match(r"[\w.]+(:|$)", message.get_text().strip())
+def test_of_an_error_the_message_is_shown(page):
+    for block in soup(page).select(".output.traceback"):
+        assert "bn-message" in block["class"]
+        assert re.match(r"[\w.]+(:|$)", block.get_text().strip())
 
 
 @every_doc

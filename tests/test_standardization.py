@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from test_experiments import check_provenance, check_spread
 
-from bnlib.batch_normalization import batch_norm
+from bnlib import batch_norm
 from experiments import mnist_mlp, runner, standardization
 from experiments.provenance import RESULTS
 

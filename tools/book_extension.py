@@ -3,7 +3,7 @@
 - MathJax comes from the site itself where `make vendor` has fetched it
   (tools/frontend.py), else from the public CDN that Sphinx links to.
 - The version in the footer is the one of pyproject.toml.
-- A stored traceback is folded: its frames open on demand, its message is in view.
+- The message of an error is set as words.
 - Descriptions, card, sitemap, robots and 404 are those of tools/publishing.py.
 - What the theme writes that a screen reader stumbles over is mended in each page.
 - Figures with a slider become plain HTML, which needs no script to be seen
@@ -41,7 +41,6 @@ from sphinx.util import logging
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ROOT / "_build" / "extra"
 MATHJAX = "vendor/mathjax/es5/tex-chtml.js"
-HEADING = re.compile(r"^(?:-+\n)?(\S+) +Traceback \(most recent call last\)\n", re.M)
 
 # (what the theme writes, what is written in its place), found by axe-core.
 MENDS = [
@@ -103,36 +102,12 @@ def fill_version(app, config):
     )
 
 
-def split_traceback(text):
-    """The frames and the message of an IPython traceback; None where it is not one."""
-    headings = list(HEADING.finditer(text))
-    if not headings:
-        return None
-    name = re.escape(headings[-1][1])
-    messages = list(re.finditer(rf"^(?:\w+\.)*{name}(?=:|$)", text, re.M))
-    if not messages:
-        return None
-    frames, message = text[: messages[-1].start()], text[messages[-1].start() :]
-    if len(headings) == 1:  # else the headings tell which frames belong to which error
-        frames = HEADING.sub("", frames)
-    return frames.strip("\n"), message.strip("\n")
-
-
-def fold_tracebacks(app, doctree, docname):
-    """Put the frames of stored tracebacks in a <details>, before the message."""
-    blocks = doctree.findall(nodes.literal_block)
-    for block in [b for b in blocks if "traceback" in b["classes"]]:
-        parts = split_traceback(block.astext())
-        if not parts or app.builder.format != "html":
-            continue
-        both = [nodes.literal_block(part, part, **block.attributes) for part in parts]
-        both[1]["language"] = "text"  # words, not code
-        both[1]["classes"] = [*block["classes"], "bn-message"]
-        heading = "Traceback (most recent call last)"
-        fold = f'<details class="bn-frames"><summary>{heading}</summary>'
-        tags = [nodes.raw("", tag, format="html") for tag in (fold, "</details>")]
-        at = block.parent.index(block)
-        block.parent[at : at + 1] = [tags[0], both[0], tags[1], both[1]]
+def set_messages(app, doctree, docname):
+    """Show the message of an error as words, which wrap, and not as code."""
+    for block in doctree.findall(nodes.literal_block):
+        if "traceback" in block["classes"]:
+            block["language"] = "text"
+            block["classes"].append("bn-message")
 
 
 def mend_pages(app, exception):
@@ -168,10 +143,10 @@ def fold_small_print(app, docname, source):
 
 
 def write_reference(app, docname, source):
-    """Fill the entries into chapters/api.md, anew when a module has changed."""
-    if docname != "chapters/api":
+    """Fill chapters/api.md and chapters/modules.md, anew when a module has changed."""
+    if docname not in ("chapters/api", "chapters/modules"):
         return
-    source[0] = reference.write(source[0])
+    source[0] = reference.write(source[0].replace("% modules", reference.listing()))
     for path in (*reference.sources(), Path(reference.__file__)):
         app.env.note_dependency(str(path))
 
@@ -276,7 +251,7 @@ def setup(app):
     app.connect("source-read", write_landing)
     app.connect("doctree-read", link_terms)
     app.connect("doctree-read", place_movables)
-    app.connect("doctree-resolved", fold_tracebacks)
+    app.connect("doctree-resolved", set_messages)
     app.connect("build-finished", mend_pages)
     publishing.setup(app)
     python_in_page.setup(app)

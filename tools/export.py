@@ -1,9 +1,8 @@
 """Write bnlib/ from the cells of the chapters.
 
-A code cell tagged `export` goes to bnlib/<chapter>.py, one tagged `export:nn` to
-bnlib/nn/<chapter>.py, one tagged `export:kernels` to bnlib/kernels/<chapter>.py, where
-chapters/04_backward.ipynb is the chapter `backward`. A tag may name the module itself:
-`export:nn/_convert` is bnlib/nn/_convert.py.
+A code cell tagged `export:_batch_norm` goes to bnlib/_batch_norm.py, one tagged
+`export:nn/_fold` to bnlib/nn/_fold.py. A chapter may feed several modules, and a module
+may be fed by several chapters; its first line names them.
 
     python tools/export.py            write the modules
     python tools/export.py --check    change nothing; show a diff and fail if stale
@@ -12,6 +11,7 @@ chapters/04_backward.ipynb is the chapter `backward`. A tag may name the module 
 import argparse
 import ast
 import difflib
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -21,15 +21,10 @@ import nbformat
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = {
-    "export": "bnlib",
-    "export:nn": "bnlib/nn",
-    "export:kernels": "bnlib/kernels",
-}
-# Every tag a cell may carry. An unknown one is most likely a typo for `export`, and a
-# typo there would silently drop code from the package.
+HOME = re.compile(r"export:((?:[a-z]\w*/)*\w+)")
+# Every other tag a cell may carry. An unknown one is most likely a typo for `export`,
+# and a typo there would silently drop code from the package.
 TAGS = {
-    *PACKAGES,
     *(f"{verb}-{part}" for verb in ("hide", "remove") for part in ("input", "output")),
     "hide-cell",
     "small-print",  # folded under its first comment, as long as it has to be
@@ -41,8 +36,8 @@ TAGS = {
     "exercise",  # made by tools/exercises.py
     "setup",  # made there too: installs bnlib where it is missing
 }
-# The chapter that hands out earlier layers and functions anew, under their names.
-TAKES_OVER = "fast"
+# Modules that hand out earlier functions and layers anew, under their names.
+TAKES_OVER = {"bnlib/_fast.py", "bnlib/_kernels.py", "bnlib/nn/_exact.py"}
 MARK = "Extracted by `make export`: edit the notebook, not this file."
 
 
@@ -51,14 +46,42 @@ class ExportError(Exception):
 
 
 @dataclass
-class Module:
-    path: str  # "bnlib/backward.py"
+class Cell:
     chapter: Path
-    title: str
-    order: int
-    imports: list[str] = field(default_factory=list)
-    bodies: list[str] = field(default_factory=list)
-    public: list[str] = field(default_factory=list)
+    number: int
+    source: str
+    path: str  # of its module, "bnlib/nn/_fold.py"
+
+    def fail(self, what: str, cure: str):
+        place = f"{self.chapter.name}, cell {self.number}"
+        raise ExportError(f"{place}: {what}\n  cure: {cure}")
+
+
+@dataclass
+class Module:
+    path: str
+    bodies: list[tuple[Cell, str]] = field(default_factory=list)
+    names: dict[str, Path] = field(default_factory=dict)  # name: its chapter
+    # What cells import, by chapter: a notebook imports a name once, whichever of its
+    # modules needs it, so all of them get the line; `tidy` drops it where unused.
+    imports: dict[Path, list[str]] = field(default_factory=dict)
+
+    @property
+    def dotted(self):
+        return self.path.removesuffix(".py").replace("/", ".")
+
+    @property
+    def folder(self):
+        return str(Path(self.path).parent)
+
+    @property
+    def chapters(self):
+        return list(dict.fromkeys(cell.chapter for cell, _ in self.bodies))
+
+    def first(self, chapter: Path) -> float:
+        """The number of the first cell of a chapter that goes here."""
+        mine = [cell.number for cell, _ in self.bodies if cell.chapter == chapter]
+        return min(mine, default=float("inf"))
 
 
 def chapters(root: Path = ROOT) -> list[Path]:
@@ -69,188 +92,190 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def module_name(chapter: Path) -> str:
-    return chapter.stem.split("_", 1)[1]
+def exported(chapter: Path) -> list[Cell]:
+    """The cells of a chapter that carry an export tag, with all tags checked."""
+    cells = []
+    notebook = nbformat.read(chapter, as_version=4)
+    for number, cell in enumerate(notebook.cells, start=1):
+        tags = cell.metadata.get("tags", [])
+        homes = [HOME.fullmatch(tag) for tag in tags if HOME.fullmatch(tag)]
+        place = Cell(chapter, number, cell.source, "")
+        for tag in tags:
+            if tag not in TAGS and not HOME.fullmatch(tag):
+                near = difflib.get_close_matches(tag, [*TAGS, "export:_module"], n=1)
+                hint = (
+                    f"did you mean `{near[0]}`?" if near else f"known: {sorted(TAGS)}"
+                )
+                place.fail(f"unknown tag `{tag}`", hint)
+        if len(homes) > 1:
+            place.fail("two export tags", "keep one: a cell has one home")
+        if homes and cell.cell_type == "code":
+            place.path = f"bnlib/{homes[0][1]}.py"
+            if "small-print" in tags:  # what it says, it says to the page
+                place.source = cell.source.partition("\n")[2]
+            cells.append(place)
+    return cells
 
 
-def title_of(notebook) -> str:
-    lines = notebook.cells[0].source.splitlines() if notebook.cells else []
-    return next((line[2:].strip() for line in lines if line.startswith("# ")), "")
-
-
-def fail(chapter: Path, number: int, what: str, cure: str):
-    raise ExportError(f"{chapter.name}, cell {number}: {what}\n  cure: {cure}")
-
-
-def destination(chapter: Path, number: int, cell) -> str | None:
-    """The path of the module that a cell goes to, None if it is not exported."""
-    tags = cell.metadata.get("tags", [])
-    modules = []
-    for tag in tags:
-        package, _, name = tag.partition("/")
-        if package in PACKAGES and (name or tag == package):
-            modules.append(f"{PACKAGES[package]}/{name or module_name(chapter)}.py")
-        elif tag not in TAGS:
-            near = difflib.get_close_matches(tag, TAGS, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known: {sorted(TAGS)}"
-            fail(chapter, number, f"unknown tag `{tag}`", hint)
-    if len(modules) > 1:
-        fail(chapter, number, "two export tags", "keep one: a cell has one home")
-    return modules[0] if modules else None
-
-
-def parse(chapter: Path, number: int, source: str) -> ast.Module:
+def parse(cell: Cell) -> ast.Module:
     try:
-        return ast.parse(source)
+        return ast.parse(cell.source)
     except SyntaxError as error:
         what = f"syntax error in line {error.lineno}: {error.msg}"
-        fail(chapter, number, what, "an exported cell is plain Python, without magics")
+        cell.fail(what, "an exported cell is plain Python, without magics")
 
 
-def public_names(node: ast.stmt) -> list[str]:
-    """The names without a leading underscore that a top-level statement defines."""
+def names_of(node: ast.stmt) -> list[str]:
+    """The names that a top-level statement defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        names = [node.name]
-    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         nodes = [n for target in targets for n in ast.walk(target)]
-        names = [n.id for n in nodes if isinstance(n, ast.Name)]
-    else:
-        names = []
-    return [name for name in names if not name.startswith("_")]
+        return [n.id for n in nodes if isinstance(n, ast.Name)]
+    return []
 
 
-def imported_modules(node: ast.stmt) -> list[str]:
-    """The bnlib modules that an import statement names, `.nn` ones included."""
+def resolve(cell: Cell, node: ast.stmt, modules: dict[str, Module]) -> list[str]:
+    """The import statements that a module has for one of a cell.
+
+    A notebook says `from bnlib import moments`, as its readers do. A module must name
+    the module where an earlier cell has put it, or Python would go in circles.
+    """
     if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        names = ["." * node.level + (node.module or "")]
-    else:
-        names = []
-    return [n for n in names if n.split(".")[0] in ("bnlib", "")]
+        for alias in node.names:
+            if alias.name.split(".")[0] == "bnlib":
+                find(cell, alias.name, modules)
+        return [ast.unparse(node)]
+    if node.level:
+        name = "." * node.level + (node.module or "")
+        cell.fail(f"imports `{name}`", "write bnlib, not a dot")
+    if node.module.split(".")[0] != "bnlib":
+        return [ast.unparse(node)]
+    lines = []
+    for alias in node.names:
+        home = home_of(cell, node.module, alias.name, modules)
+        dotted = home.removesuffix(".py").replace("/", ".")
+        as_name = f" as {alias.asname}" if alias.asname else ""
+        lines.append(f"from {dotted} import {alias.name}{as_name}")
+    return lines
 
 
-def check_import(module: Module, number: int, name: str, orders: dict[str, int]):
-    """Law: a module imports only what earlier chapters export."""
-    chapter = module.chapter
-    if name.startswith(".") or name in ("bnlib", "bnlib.nn"):
-        cure = "name the chapter's module: from bnlib.<chapter> import ..."
-        fail(chapter, number, f"imports `{name}`", cure)
-    home = name.removeprefix("bnlib.").removeprefix("nn.")
-    if home not in orders:
-        fail(chapter, number, f"imports `{name}`", f"known: {sorted(orders)}")
-    own_chapter = orders[home] == module.order and module.path != path_of(name)
-    if orders[home] >= module.order and not own_chapter:
-        what = f"forward import of `{name}`: its chapter comes later in the book"
-        fail(chapter, number, what, "move the definition to an earlier chapter")
+def home_of(cell: Cell, dotted: str, name: str, modules: dict[str, Module]) -> str:
+    """The path of the module that has `name`, of those that cells so far have fed."""
+    folder = dotted.replace(".", "/")
+    if f"{folder}.py" not in modules:  # a package, or nothing at all
+        near = [m for m in modules.values() if m.folder == folder]
+        found = [m.path for m in near if name in m.names]
+        if not found:
+            what = f"imports `{name}` from `{dotted}`, which no earlier cell exports"
+            cell.fail(what, "move the definition to an earlier chapter")
+        return found[-1]
+    if name not in modules[f"{folder}.py"].names:
+        what = f"imports `{name}`, which no earlier cell puts into `{dotted}`"
+        cell.fail(what, "move the definition to an earlier chapter")
+    return f"{folder}.py"
 
 
-def path_of(name: str) -> str:
-    """bnlib.nn.fast -> bnlib/nn/fast.py"""
-    return f"{name.replace('.', '/')}.py"
+def find(cell: Cell, dotted: str, modules: dict[str, Module]):
+    known = [module.dotted for module in modules.values() if module.path != cell.path]
+    if dotted not in known:
+        what = f"forward import of `{dotted}`: no earlier cell feeds it"
+        cell.fail(what, f"known so far: {known}")
 
 
-def add_cell(module: Module, number: int, source: str, orders: dict[str, int]):
-    """Sort one exported cell into the module: imports to the top, the rest in order."""
-    tree = parse(module.chapter, number, source)
-    lines = source.splitlines()
-    for index, node in enumerate(tree.body):
+def add(module: Module, cell: Cell, modules: dict[str, Module]):
+    """Sort one cell into its module: imports to the top, the rest in order."""
+    lines = cell.source.splitlines()
+    for index, node in enumerate(parse(cell).body):
         docstring = index == 0 and isinstance(node, ast.Expr)
         if isinstance(node, ast.Import | ast.ImportFrom):
-            for name in imported_modules(node):
-                check_import(module, number, name, orders)
-            module.imports.append(ast.get_source_segment(source, node))
+            found = resolve(cell, node, modules)
+            module.imports.setdefault(cell.chapter, []).extend(found)
             first, last = node.lineno - 1, node.end_lineno
             lines[first:last] = [""] * (last - first)
         elif docstring or not isinstance(
             node, ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
         ):
             what = f"line {node.lineno} runs code: `{ast.unparse(node)[:40]}`"
-            fail(module.chapter, number, what, "move it to a cell without export tag")
-        for name in public_names(node):
-            if name in module.public:
-                cure = "rename one, or untag the cell that only shows a draft"
-                fail(module.chapter, number, f"`{name}` is exported twice", cure)
-            module.public.append(name)
+            cell.fail(what, "move it to a cell without export tag")
+        for name in names_of(node):
+            check_new(cell, name, modules)
+            module.names[name] = cell.chapter
     body = "\n".join(lines).strip()
     if body:
-        module.bodies.append(body)
+        module.bodies.append((cell, body))
+
+
+def check_new(cell: Cell, name: str, modules: dict[str, Module]):
+    """One name, one home: a package's modules share nothing but what takes over."""
+    for other in modules.values():
+        same = other.path == cell.path
+        if name in other.names and (same or clash(name, other, cell)):
+            what = f"`{name}` is already exported by {other.names[name].name}"
+            cell.fail(what, "rename one, or untag the cell that only shows a draft")
+
+
+def clash(name: str, other: Module, cell: Cell) -> bool:
+    near = other.folder == str(Path(cell.path).parent) and not name.startswith("_")
+    return near and not TAKES_OVER & {other.path, cell.path}
 
 
 def collect(root: Path = ROOT) -> dict[str, Module]:
     """All modules of the book, by path, with the laws checked."""
-    paths = chapters(root)
-    orders = {module_name(path): order for order, path in enumerate(paths)}
     modules: dict[str, Module] = {}
-    for order, chapter in enumerate(paths):
-        notebook = nbformat.read(chapter, as_version=4)
-        for number, cell in enumerate(notebook.cells, start=1):
-            path = destination(chapter, number, cell)
-            if path is None or cell.cell_type != "code":
-                continue
-            orders.setdefault(Path(path).stem, order)
-            empty = Module(path, chapter, title_of(notebook), order)
-            source = cell.source
-            if "small-print" in cell.metadata.tags:  # what it says, it says to the page
-                source = source.partition("\n")[2]
-            add_cell(modules.setdefault(path, empty), number, source, orders)
-    check_unique(modules)
-    share_imports(modules)
-    return modules
+    for chapter in chapters(root):
+        for cell in exported(chapter):
+            add(modules.setdefault(cell.path, Module(cell.path)), cell, modules)
+    return {path: module for path, module in modules.items() if module.bodies}
 
 
-def share_imports(modules: dict[str, Module]):
-    """Give a chapter's modules the same imports; `tidy` drops the unused ones.
+def imports_of(module: Module, modules: dict[str, Module]) -> list[str]:
+    """Every import that the module may need: its chapters', and from its neighbours.
 
-    A notebook imports a name once, whichever of its modules needs it. What a chapter
-    has put into one private module, its later ones import from there.
+    What a chapter has put into one private module, its later ones have without a word.
     """
-    written = {module.path: list(module.imports) for module in modules.values()}
-    for module in modules.values():
-        twins = [m for m in modules.values() if m.chapter == module.chapter]
-        lines = [line for twin in twins for line in written[twin.path]]
-        # The layers may import from the array module, but not that from itself.
-        own = f"from {module.path.removesuffix('.py').replace('/', '.')} import"
-        module.imports = [line for line in lines if not line.startswith(own)]
-        for twin in twins[: twins.index(module)]:
-            if is_room(twin) and is_room(module):
-                home = twin.path.removesuffix(".py").replace("/", ".")
-                module.imports.append(f"from {home} import {', '.join(twin.public)}")
+    lines = []
+    for other in modules.values():
+        near = other.folder == module.folder and is_private(other)
+        for chapter in module.chapters:
+            lines += other.imports.get(chapter, [])
+            own = [name for name, origin in other.names.items() if origin == chapter]
+            if own and near and other.first(chapter) < module.first(chapter):
+                lines.append(f"from {other.dotted} import {', '.join(own)}")
+    return [line for line in lines if not line.startswith(f"from {module.dotted} ")]
 
 
-def is_room(module: Module) -> bool:
-    """Whether a tag names the module, `export:nn/_survey`, not its chapter."""
-    return Path(module.path).stem.startswith("_")
+def is_private(module: Module) -> bool:
+    return Path(module.path).stem.startswith("_") and module.path not in TAKES_OVER
 
 
-def check_unique(modules: dict[str, Module]):
-    """One public name, one chapter (the array functions and the layers apart)."""
-    seen: dict[tuple[str, str], Module] = {}
-    for module in modules.values():
-        for name in module.public:
-            key = (str(Path(module.path).parent), name)
-            if key in seen and module_name(module.chapter) != TAKES_OVER:
-                raise ExportError(
-                    f"{module.chapter.name}: `{name}` is already exported by "
-                    f"{seen[key].chapter.name}\n  cure: import it, or rename one"
-                )
-            seen[key] = module
+def offered(module: Module, root: Path) -> list[str]:
+    """What users are meant to import: of a private module, what a package offers."""
+    if not Path(module.path).stem.startswith("_"):
+        return [name for name in module.names if not name.startswith("_")]
+    names = set()
+    for path in (root / "bnlib").rglob("__init__.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == module.dotted:
+                names |= {alias.name for alias in node.names}
+    return [name for name in module.names if name in names]
 
 
-def render(module: Module) -> str:
+def render(module: Module, modules: dict[str, Module], root: Path = ROOT) -> str:
     """The module's text: header, imports, `__all__`, then the cells as written."""
-    number, _ = module.chapter.stem.split("_", 1)
-    kind = "Chapter" if number.isdigit() else "Appendix"
-    label = int(number) if number.isdigit() else number
-    page = f"chapters/{module.chapter.stem}"
+    sources = ",\n".join(f"chapters/{chapter.name}" for chapter in module.chapters)
+    public = offered(module, root)
     parts = [
-        f'"""{kind} {label}, {module.title}: {page}.ipynb.\n\n{MARK}\n'
-        f'The derivation is the page {page}.html of the book.\n"""',
-        "\n".join(module.imports),
-        f"__all__ = {module.public!r}" if module.public else "",
-        *module.bodies,
+        f'"""From {sources}.\n\n{MARK}\n"""',
+        "\n".join(imports_of(module, modules)),
+        f"__all__ = {public!r}" if public else "",
     ]
+    chapter = module.chapters[0]
+    for cell, body in module.bodies:
+        new = "" if cell.chapter == chapter else f"# chapters/{cell.chapter.name}\n\n"
+        parts.append(new + body)
+        chapter = cell.chapter
     return tidy("\n\n\n".join(part for part in parts if part) + "\n", module.path)
 
 
@@ -290,7 +315,7 @@ def export(root: Path = ROOT, *, check: bool = False) -> list[str]:
         else:
             path.unlink()
     for name, module in modules.items():
-        path, new = root / name, render(module)
+        path, new = root / name, render(module, modules, root)
         old = path.read_text() if path.exists() else ""
         if check:
             lines = (old.splitlines(True), new.splitlines(True))

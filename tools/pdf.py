@@ -36,7 +36,7 @@ ARTICLE = """async name => {
   const page = new DOMParser().parseFromString(text, 'text/html');
   const article = page.querySelector('.bd-article');
   const out = 'script, template, .bn-sliders, .headerlink, .prev-next-area, '
-    + 'details.above-input, .bn-frames';
+    + 'details.above-input';
   article.querySelectorAll(out).forEach(e => e.remove());
   article.querySelectorAll('details').forEach(e => { e.open = true; });
   article.querySelectorAll('.dropdown, .toggle').forEach(e =>

@@ -4,10 +4,13 @@ chapters/api.md says `% api: bnlib` where the public names of a module are wante
 becomes an entry: its signature, its docstring, the chapter that derives it, its source.
 """
 
+import functools
 import inspect
 import re
 from importlib import import_module
 from pathlib import Path
+
+import export
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^% api: ([\w.]+)$", re.M)
@@ -16,20 +19,17 @@ ARGUMENTS = re.compile(rf"(^|\.\s|\n)((?:{NAME},\s)*{NAME}(?:\sand\s{NAME})?) :\
 EQUATION = re.compile(r"[\w(][^.:]{0,40}? (?:=|<-) ")
 
 
+@functools.cache
+def modules():
+    """What the chapters export, by the path of its module."""
+    return export.collect()
+
+
 def public(module):
     """The functions and classes that a module offers, in its own order."""
-    own = [n for n, thing in vars(module).items() if is_own(module, n, thing)]
-    names = getattr(module, "__all__", own)
-    things = {name: getattr(module, name) for name in names}
+    things = {name: getattr(module, name) for name in module.__all__}
     kinds = (inspect.isfunction, inspect.isclass)
     return [n for n, thing in things.items() if any(is_a(thing) for is_a in kinds)]
-
-
-def is_own(module, name, thing):
-    """Whether a name was defined in the module, for others to use."""
-    return not name.startswith("_") and module.__name__ == getattr(
-        thing, "__module__", None
-    )
 
 
 class Named:
@@ -79,24 +79,43 @@ def body(docstring):
 
 
 def origin(thing):
-    """The chapter that a thing comes from and the label of its module's listing."""
-    path = Path(inspect.getsourcefile(thing))
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    chapter = re.search(r"chapters/(\w+)\.ipynb", first)[1]
-    module = thing.__module__
-    return chapter, module, "module-" + module[len("bnlib.") :].replace(".", "-")
+    """The chapter that a thing comes from and the module that has its lines."""
+    name = thing.__name__
+    for module in reversed(modules().values()):
+        mine = getattr(import_module(module.dotted), name, None) is thing
+        if mine and name in module.names:
+            return module.names[name].stem, module.dotted
+    raise LookupError(f"no chapter exports {name}")
+
+
+def label(dotted):
+    """The name of a module's place on its page."""
+    return "module-" + dotted.removeprefix("bnlib.").replace(".", "-")
+
+
+def listing():
+    """The modules one after the other, each with its chapters and its lines."""
+    parts = []
+    for module in modules().values():
+        origins = ", ".join(f"{{doc}}`{chapter.stem}`" for chapter in module.chapters)
+        parts.append(
+            f"({label(module.dotted)})=\n## {module.dotted}\n\nFrom {origins}.\n\n"
+            f"```{{literalinclude}} ../{module.path}\n"
+            ":language: python\n:linenos:\n```\n"
+        )
+    return "\n".join(parts)
 
 
 def entry(module, name):
     """One entry of the reference."""
     thing = getattr(import_module(module), name)
-    chapter, source, label = origin(thing)
+    chapter, source = origin(thing)
     kind = "class" if inspect.isclass(thing) else "function"
     return (
         f"````{{py:{kind}}} {module}.{name}{signature(thing)}\n"
         f"{body(inspect.getdoc(thing))}\n\n"
-        f"Derived in {{doc}}`{chapter}`; its lines: {{ref}}`{source} <{label}>`.\n"
-        "````\n"
+        f"Derived in {{doc}}`{chapter}`; its lines: "
+        f"{{ref}}`{source} <{label(source)}>`.\n````\n"
     )
 
 

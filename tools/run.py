@@ -2,9 +2,9 @@
 
     python tools/run.py chapters/04_backward.ipynb ...
 
-Execution counts, in tracebacks too, timings and editor metadata are dropped, and the
-random identifiers of widgets are replaced by counted ones, so that running a chapter
-again without changing it changes nothing in git.
+Execution counts, timings, editor metadata and the frames of tracebacks are dropped, and
+the random identifiers of widgets are replaced by counted ones, so that running a
+chapter again without changing it changes nothing in git.
 """
 
 import hashlib
@@ -15,18 +15,12 @@ import sys
 from pathlib import Path
 
 import nbformat
-from export import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 MOST = 60  # seconds of one core that a chapter may take
-CELL = re.compile(r"(Cell(?:\x1b\[[\d;]*m|\s)*In ?)\[\d+\]")  # among colours
-LIBRARY = re.compile(  # behind a colour or a quote
-    r"(\x1b\[[\d;]*m|^|[\s\"'(])[^\s\x1b\"'(]*lib/python3\.\d+/(?:site-packages/)?",
-    re.M,
-)
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
@@ -68,8 +62,10 @@ def tidy(notebook):
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = None
-                if "traceback" in output:
-                    output.traceback = [stable(t) for t in output.traceback]
+                if (
+                    "traceback" in output
+                ):  # the cell is above; frames move with the code
+                    output.traceback = output.traceback[-1:]
 
 
 def joined(outputs: list) -> list:
@@ -82,16 +78,6 @@ def joined(outputs: list) -> list:
         else:
             result.append(output)
     return result
-
-
-def stable(traceback: str) -> str:
-    """A traceback without cell numbers, which change with every new cell above, and
-    with files named from the repository or the library on, no machine.
-    """
-    near_home = str(ROOT).replace(str(Path.home()), "~", 1)  # as IPython says it
-    for root in (ROOT, near_home):
-        traceback = traceback.replace(f"{root}/", "")
-    return LIBRARY.sub(r"\1", CELL.sub(r"\1[ ]", traceback))
 
 
 def stable_ids(notebook) -> str:

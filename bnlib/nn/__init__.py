@@ -11,16 +11,7 @@ except ImportError as error:
     raise ImportError(what, name="torch") from error
 
 from bnlib.nn import functional
-from bnlib.nn._convert import convert
-from bnlib.nn._diagnose import diagnose
-from bnlib.nn._fold import fold_model
-from bnlib.nn._in_place import InPlaceABN
-from bnlib.nn._recalibrate import recalibrate
-from bnlib.nn.convolution import fold
-from bnlib.nn.fast import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from bnlib.nn.inception import LocalResponseNorm
-from bnlib.nn.many_machines import SyncBatchNorm
-from bnlib.nn.other_axes import (
+from bnlib.nn._axis_norms import (
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,
@@ -28,8 +19,17 @@ from bnlib.nn.other_axes import (
     LayerNorm,
     RMSNorm,
 )
-from bnlib.nn.renormalization import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
-from bnlib.nn.whitening import DecorrelatedBatchNorm
+from bnlib.nn._convert import convert
+from bnlib.nn._decorrelated import DecorrelatedBatchNorm
+from bnlib.nn._diagnose import diagnose
+from bnlib.nn._exact import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bnlib.nn._fold import fold
+from bnlib.nn._fold_model import fold_model
+from bnlib.nn._in_place import InPlaceABN
+from bnlib.nn._local_response import LocalResponseNorm
+from bnlib.nn._recalibrate import recalibrate
+from bnlib.nn._renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
+from bnlib.nn._sync import SyncBatchNorm
 
 __all__ = [
     "DecorrelatedBatchNorm",
@@ -55,3 +55,8 @@ __all__ = [
     "diagnose",
     "functional",
 ]
+
+# Their home is here, wherever their lines are: so no pickle minds when those move.
+for _name in __all__:
+    if _name != "functional":
+        globals()[_name].__module__ = __name__

@@ -1,7 +1,6 @@
-"""Chapter 17, Speed and exactness: chapters/17_fast.ipynb.
+"""From chapters/17_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/17_fast.html of the book.
 """
 
 import warnings
@@ -9,10 +8,8 @@ import warnings
 import torch
 from torch.nn.modules.lazy import LazyModuleMixin
 
-import bnlib.nn.fast as fast_layers
-from bnlib.nn.inception import LocalResponseNorm
-from bnlib.nn.many_machines import SyncBatchNorm
-from bnlib.nn.other_axes import (
+import bnlib.nn._exact as fast_layers
+from bnlib.nn._axis_norms import (
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,
@@ -20,18 +17,12 @@ from bnlib.nn.other_axes import (
     LayerNorm,
     RMSNorm,
 )
-from bnlib.nn.renormalization import BatchRenorm
-from bnlib.nn.whitening import DecorrelatedBatchNorm
+from bnlib.nn._decorrelated import DecorrelatedBatchNorm
+from bnlib.nn._local_response import LocalResponseNorm
+from bnlib.nn._renorm import BatchRenorm
+from bnlib.nn._sync import SyncBatchNorm
 
-__all__ = [
-    "OURS",
-    "TWINS",
-    "NORMS",
-    "twin_of",
-    "is_behaviour",
-    "is_to_convert",
-    "convert",
-]
+__all__ = ["convert"]
 
 
 OURS = (
@@ -40,7 +31,7 @@ OURS = (
     SyncBatchNorm, LocalResponseNorm,
 )  # fmt: skip
 TWINS = {getattr(torch.nn, ours.__name__): ours for ours in OURS}
-NORMS = (
+KNOWN = (
     *TWINS, BatchRenorm, DecorrelatedBatchNorm, torch.nn.modules.batchnorm._NormBase,
 )  # fmt: skip
 
@@ -74,7 +65,7 @@ def is_to_convert(layer, goal):
     """Return whether a layer is a norm of the other library, or made from one."""
     homes = [kind.__module__ for kind in type(layer).__mro__]
     is_ours = any(home.startswith("bnlib.nn") for home in homes)
-    return isinstance(layer, NORMS) and is_ours == (goal == "torch.nn")
+    return isinstance(layer, KNOWN) and is_ours == (goal == "torch.nn")
 
 
 def convert(model, to=None):

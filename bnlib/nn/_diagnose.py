@@ -1,7 +1,6 @@
-"""Chapter 15, Pitfalls: chapters/15_pitfalls.ipynb.
+"""From chapters/15_pitfalls.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/15_pitfalls.html of the book.
 """
 
 import html
@@ -33,28 +32,9 @@ from bnlib.nn._rules import (
     weight_decay,
     zero_weights,
 )
-from bnlib.nn._survey import (
-    bare,
-    run_on,
-    survey,
-)
+from bnlib.nn._survey import bare, run_on, survey
 
-__all__ = [
-    "Report",
-    "PAGE",
-    "severity_of",
-    "row_of",
-    "named",
-    "title_of",
-    "as_text",
-    "as_html",
-    "Rule",
-    "SEVERITIES",
-    "RULES",
-    "wanted",
-    "is_left",
-    "diagnose",
-]
+__all__ = ["diagnose"]
 
 
 class Report(list):

@@ -1,17 +1,16 @@
-"""Chapter 17, Speed and exactness: chapters/17_fast.ipynb.
+"""From chapters/17_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/17_fast.html of the book.
 """
 
 import math
 
 import torch
 
-import bnlib.nn.fast as fast_layers
-import bnlib.nn.inference as inference
+import bnlib.nn._batch_norm as derived
+import bnlib.nn._exact as fast_layers
 
-__all__ = ["InPlaceFunction", "InPlaceABN"]
+__all__ = ["InPlaceABN"]
 
 
 class InPlaceFunction(torch.autograd.Function):
@@ -43,7 +42,7 @@ class InPlaceFunction(torch.autograd.Function):
         return *found, *[None] * 4
 
 
-class InPlaceABN(inference.BatchNormMixin, torch.nn.modules.batchnorm._NormBase):
+class InPlaceABN(derived.BatchNormMixin, torch.nn.modules.batchnorm._NormBase):
     """Batch norm of (N, C, ...) and leaky ReLU, with one activation kept, not three.
 
     z = leaky_relu(w (x - mean) / sqrt(var + eps) + bias),   w = |weight| + eps

@@ -1,7 +1,6 @@
-"""Chapter 15, Pitfalls: chapters/15_pitfalls.ipynb.
+"""From chapters/15_pitfalls.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/15_pitfalls.html of the book.
 """
 
 import contextlib
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from bnlib.nn._renorm import BatchRenorm
 from bnlib.nn._survey import (
     at_rest,
     bare,
@@ -25,30 +25,8 @@ from bnlib.nn._survey import (
     run_on,
     running,
 )
-from bnlib.nn.renormalization import BatchRenorm
 
-__all__ = [
-    "add_up",
-    "Pass",
-    "one_pass",
-    "write",
-    "unshare",
-    "to_measure",
-    "check_layers",
-    "check_loader",
-    "together",
-    "check_together",
-    "pool",
-    "check_pass",
-    "check_stored",
-    "with_bar",
-    "measure",
-    "write_all",
-    "is_one_way",
-    "check_settles",
-    "recalibrate",
-    "size_of",
-]
+__all__ = ["recalibrate"]
 
 
 def add_up(total, other):

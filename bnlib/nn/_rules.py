@@ -1,7 +1,6 @@
-"""Chapter 15, Pitfalls: chapters/15_pitfalls.ipynb.
+"""From chapters/15_pitfalls.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/15_pitfalls.html of the book.
 """
 
 import math
@@ -10,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from bnlib.nn._fold import TRANSPOSED
+from bnlib.nn._renorm import BatchRenorm
 from bnlib.nn._survey import (
     BY_EXAMPLE,
     INSTANCE_NORMS,
@@ -20,60 +21,6 @@ from bnlib.nn._survey import (
     running,
     whole,
 )
-from bnlib.nn.convolution import TRANSPOSED
-from bnlib.nn.renormalization import BatchRenorm
-
-__all__ = [
-    "Finding",
-    "cure_of",
-    "not_finite",
-    "measure_anew",
-    "RELOAD",
-    "bad_batch",
-    "never_updated",
-    "UNTRACK",
-    "is_fresh",
-    "apart",
-    "is_new",
-    "is_far",
-    "far_statistics",
-    "momentum_sense",
-    "MOMENTUM",
-    "few_values",
-    "LARGER",
-    "padding",
-    "REAL",
-    "REAL_EACH",
-    "time_axis",
-    "shared_layer",
-    "APART",
-    "moves",
-    "is_trainable",
-    "training_layer",
-    "thawed",
-    "FREEZE",
-    "eval_layer",
-    "untracked",
-    "TRACK",
-    "lost_parts",
-    "KEEP",
-    "useless_bias",
-    "is_balanced",
-    "UNBIAS",
-    "weight_decay",
-    "UNDECAY",
-    "zero_weights",
-    "REVIVE",
-    "dead_channels",
-    "QUIET",
-    "QUIET_STD",
-    "half_statistics",
-    "WIDEN",
-    "largest_weight",
-    "int8_range",
-    "PER_CHANNEL",
-    "unsynchronized",
-]
 
 
 class Finding(NamedTuple):

@@ -1,7 +1,6 @@
-"""Chapter 15, Pitfalls: chapters/15_pitfalls.ipynb.
+"""From chapters/15_pitfalls.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/15_pitfalls.html of the book.
 """
 
 import contextlib
@@ -12,48 +11,10 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bnlib.nn.convolution import BATCH_NORMS, PLAIN, TRANSPOSED
-from bnlib.nn.inference import BatchNormMixin
-from bnlib.nn.renormalization import BatchRenorm
-from bnlib.nn.whitening import DecorrelatedBatchNorm
-
-__all__ = [
-    "at_rest",
-    "put_back",
-    "hooked",
-    "first",
-    "bare",
-    "run_on",
-    "POOLED",
-    "INSTANCE_NORMS",
-    "BY_EXAMPLE",
-    "NORMS",
-    "LINEAR",
-    "DROPOUT",
-    "is_pooled",
-    "is_norm",
-    "is_plain",
-    "has_hooks",
-    "names_of",
-    "is_closed",
-    "norms_of",
-    "Use",
-    "Survey",
-    "memory",
-    "own_tensors",
-    "is_local",
-    "whole",
-    "moments_of",
-    "use_of",
-    "filled",
-    "filled_behind",
-    "lend",
-    "through",
-    "survey",
-    "bias_gradients",
-    "running",
-    "is_frozen",
-]
+from bnlib.nn._batch_norm import BatchNormMixin
+from bnlib.nn._decorrelated import DecorrelatedBatchNorm
+from bnlib.nn._fold import BATCH_NORMS, PLAIN, TRANSPOSED
+from bnlib.nn._renorm import BatchRenorm
 
 
 @contextlib.contextmanager

@@ -1,16 +1,15 @@
-"""Chapter 1, Internal covariate shift: chapters/01_covariate_shift.ipynb.
+"""From chapters/01_covariate_shift.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/01_covariate_shift.html of the book.
 """
 
 from contextlib import contextmanager
 
 import numpy as np
 
-from bnlib.gradient_checking import check_floats
+from bnlib._declare import check_floats
 
-__all__ = ["channel_percentiles", "ActivationRecorder", "drift"]
+__all__ = ["ActivationRecorder", "drift"]
 
 
 def channel_percentiles(out, levels):

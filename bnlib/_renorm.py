@@ -1,27 +1,23 @@
-"""Chapter 13, Batch renormalization: chapters/13_renormalization.ipynb.
+"""From chapters/13_renormalization.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/13_renormalization.html of the book.
 """
 
 import numbers
 import sys
 
-from bnlib.backward import batch_norm_backward
-from bnlib.batch_normalization import (
+from bnlib._batch_norm import (
     affine,
     batch_axes,
+    batch_norm_backward,
     check_variance,
     moments,
     normalize,
     per_channel,
 )
-from bnlib.gradient_checking import check_floats, fails, library, narrow, widen
+from bnlib._declare import check_floats, fails, library, narrow, widen
 
 __all__ = [
-    "stop_gradient",
-    "check_limits",
-    "correction",
     "batch_renorm",
     "ramp",
     "rmax_schedule",

@@ -1,7 +1,6 @@
-"""Chapter 17, Speed and exactness: chapters/17_fast.ipynb.
+"""From chapters/17_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/17_fast.html of the book.
 """
 
 import math
@@ -11,53 +10,6 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-
-__all__ = [
-    "OPTIONS",
-    "ordered",
-    "freely",
-    "RUN",
-    "minus",
-    "run_sums",
-    "shifted_sums",
-    "moments",
-    "LINE",
-    "LARGE",
-    "PART",
-    "write_lines",
-    "together",
-    "moderate",
-    "write_far",
-    "write_near",
-    "write_maps",
-    "run_products",
-    "upstream_sums",
-    "part_sums",
-    "write_far_gradient",
-    "write_near_gradient",
-    "write_map_gradients",
-    "ROWS",
-    "add_rows",
-    "column_sums",
-    "column_moments",
-    "column_shift",
-    "write_columns",
-    "add_products",
-    "column_combine",
-    "write_column_gradients",
-    "row_moments",
-    "write_rows",
-    "row_sums",
-    "write_row_gradients",
-    "all_maps",
-    "all_map_gradients",
-    "all_group_gradients",
-    "layer_rows",
-    "layer_row_gradients",
-    "rms_rows",
-    "rms_row_gradients",
-]
-
 
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 ordered = numba.njit(fastmath={"contract"}, **OPTIONS)  # a x + b may be one operation

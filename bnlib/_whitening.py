@@ -1,12 +1,11 @@
-"""Chapter 2, Whitening: chapters/02_whitening.ipynb.
+"""From chapters/02_whitening.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/02_whitening.html of the book.
 """
 
 import numbers
 
-from bnlib.gradient_checking import (
+from bnlib._declare import (
     check_floats,
     check_like,
     check_number,
@@ -18,13 +17,7 @@ from bnlib.gradient_checking import (
     widen,
 )
 
-__all__ = [
-    "covariance",
-    "zca_whiten",
-    "zca_whiten_backward",
-    "iterate_root",
-    "newton_schulz",
-]
+__all__ = ["covariance", "zca_whiten", "zca_whiten_backward", "newton_schulz"]
 
 
 def covariance(x):

@@ -1,7 +1,6 @@
-"""Chapter 17, Speed and exactness: chapters/17_fast.ipynb.
+"""From chapters/17_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/17_fast.html of the book.
 """
 
 import functools
@@ -12,65 +11,19 @@ from collections import namedtuple
 
 import numpy as np
 
-import bnlib.backward as backward
-import bnlib.batch_normalization as batch_normalization
-import bnlib.other_axes as other_axes
-from bnlib.gradient_checking import check_floats, check_like, check_shape
+import bnlib._axis_norms as axis_norms
+import bnlib._batch_norm as reference
+from bnlib._declare import check_floats, check_like, check_shape
 
 __all__ = [
-    "kernels",
-    "BLOCK",
-    "WIDE",
-    "takes",
-    "blocks",
-    "row_dots",
-    "map_sums",
-    "channel_sums",
-    "centred",
-    "first_of",
-    "spread",
-    "tiles",
-    "scale_shift",
-    "fits",
-    "root",
-    "usable",
-    "coefficients",
-    "room_for",
-    "BY_MAPS",
-    "BY_COLUMNS",
-    "BY_GROUPS",
-    "BY_ROWS",
-    "BY_SQUARES",
-    "KernelCache",
-    "compiled",
-    "compiled_backward",
-    "made_by",
-    "numbers",
-    "compiled_batch_norm",
-    "BatchCache",
     "batch_norm",
-    "channel_squares",
-    "channel_shape",
     "batch_norm_backward",
-    "check_upstream",
-    "combine",
-    "compiled_rows",
-    "compiled_groups",
-    "RowCache",
-    "by_rows",
-    "row_squares",
     "layer_norm",
-    "rows_affine",
     "layer_norm_backward",
-    "row_gradients",
-    "rows_backward",
-    "into",
     "rms_norm",
     "rms_norm_backward",
-    "GroupCache",
     "group_norm",
     "group_norm_backward",
-    "rows_combine",
     "instance_norm",
     "instance_norm_backward",
 ]
@@ -82,7 +35,7 @@ def kernels():
     if os.environ.get("BNLIB_NUMBA") == "0":
         return None
     try:
-        return importlib.import_module("bnlib.kernels.fast")
+        return importlib.import_module("bnlib._kernels")
     except (ImportError, RuntimeError):  # no numba; nowhere to keep what it compiles
         return None
 
@@ -321,7 +274,7 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
         if usable(std, scale, shift):
             y = scale_shift(near, scale, shift).reshape(x.shape)
             return y, BatchCache(near, mean, std, gamma, x.shape)
-    return batch_normalization.batch_norm(x, gamma, beta, eps=eps)
+    return reference.batch_norm(x, gamma, beta, eps=eps)
 
 
 def channel_squares(x):
@@ -344,7 +297,7 @@ def batch_norm_backward(dy, cache):
     if made_by(cache, BY_MAPS, BY_COLUMNS):
         return compiled_backward(dy, cache)
     if not isinstance(cache, BatchCache):
-        return backward.batch_norm_backward(dy, cache)
+        return reference.batch_norm_backward(dy, cache)
     x, mean, std, gamma, shape = cache
     if not (takes(dy) and dy.shape == shape and dy.dtype == x.dtype):
         check_upstream(dy, x, shape)
@@ -449,7 +402,7 @@ def layer_norm(x, gamma=None, beta=None, *, axes=(-1,), eps=1e-5):
             y = rows_affine(near[0], inverse[0], shift[0], gamma, beta)
             cache = RowCache(near[0], mean[0], std[0], gamma, x.shape, axes)
             return y.reshape(x.shape), cache
-    return other_axes.layer_norm(x, gamma, beta, axes=axes, eps=eps)
+    return axis_norms.layer_norm(x, gamma, beta, axes=axes, eps=eps)
 
 
 def rows_affine(x, scale, shift, gamma, beta):
@@ -477,7 +430,7 @@ def layer_norm_backward(dy, cache):
     if made_by(cache, BY_ROWS):
         return compiled_backward(dy, cache)
     if not isinstance(cache, RowCache) or cache.mean is None:
-        return other_axes.layer_norm_backward(dy, cache)
+        return axis_norms.layer_norm_backward(dy, cache)
     return row_gradients(dy, cache)
 
 
@@ -551,7 +504,7 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
         if usable(rms, inverse, rms):
             y = rows_affine(rows, inverse, None, gamma, None).reshape(x.shape)
             return y, RowCache(rows, None, rms, gamma, x.shape, axes)
-    return other_axes.rms_norm(x, gamma, axes=axes, eps=eps)
+    return axis_norms.rms_norm(x, gamma, axes=axes, eps=eps)
 
 
 def rms_norm_backward(dy, cache):
@@ -559,7 +512,7 @@ def rms_norm_backward(dy, cache):
     if made_by(cache, BY_SQUARES):
         return compiled_backward(dy, cache)[:2]
     if not isinstance(cache, RowCache) or cache.mean is not None:
-        return other_axes.rms_norm_backward(dy, cache)
+        return axis_norms.rms_norm_backward(dy, cache)
     return row_gradients(dy, cache)[:2]
 
 
@@ -593,7 +546,7 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
             y = rows_affine(rows, scale.ravel(), shift.ravel(), None, None)
             cache = GroupCache(near, mean, std, gamma, x.shape, num_groups)
             return y.reshape(x.shape), cache
-    return other_axes.group_norm(x, gamma, beta, num_groups=num_groups, eps=eps)
+    return axis_norms.group_norm(x, gamma, beta, num_groups=num_groups, eps=eps)
 
 
 def group_norm_backward(dy, cache):
@@ -604,7 +557,7 @@ def group_norm_backward(dy, cache):
     if made_by(cache, BY_GROUPS):
         return compiled_backward(dy, cache)
     if not isinstance(cache, GroupCache):
-        return other_axes.group_norm_backward(dy, cache)
+        return axis_norms.group_norm_backward(dy, cache)
     x, mean, std, gamma, shape, groups = cache
     if not (takes(dy) and dy.shape == shape and dy.dtype == x.dtype):
         check_upstream(dy, x, shape)
@@ -646,11 +599,11 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
         y, cache = group_norm(x, gamma, beta, num_groups=x.shape[1], eps=eps)
         if isinstance(cache, GroupCache | KernelCache):
             return y, cache
-    return other_axes.instance_norm(x, gamma, beta, eps=eps)
+    return axis_norms.instance_norm(x, gamma, beta, eps=eps)
 
 
 def instance_norm_backward(dy, cache):
     """Chapter 14's instance_norm_backward, for what `instance_norm` here returned."""
     if not (isinstance(cache, GroupCache) or made_by(cache, BY_GROUPS)):
-        return other_axes.instance_norm_backward(dy, cache)
+        return axis_norms.instance_norm_backward(dy, cache)
     return group_norm_backward(dy, cache)

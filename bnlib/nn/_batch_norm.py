@@ -1,7 +1,7 @@
-"""Chapter 5, Training and inference: chapters/05_inference.ipynb.
+"""From chapters/05_inference.ipynb,
+chapters/06_convolution.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/05_inference.html of the book.
 """
 
 import math
@@ -9,30 +9,11 @@ import math
 import torch
 import torch.overrides
 
-from bnlib.batch_normalization import (
+from bnlib._batch_norm import (
     affine,
     batch_axes,
 )
-from bnlib.nn.whitening import is_eager, one_node
-
-__all__ = [
-    "centre",
-    "mean_square",
-    "normalize_batch",
-    "BatchNormFunction",
-    "PLAIN_TENSORS",
-    "is_for_torch",
-    "at_hand",
-    "check_input",
-    "check_channels",
-    "store",
-    "remember",
-    "along_channels",
-    "in_memory_as_torch",
-    "batch_norm",
-    "BatchNormMixin",
-    "BatchNorm1d",
-]
+from bnlib.nn._trace import is_eager, one_node
 
 
 def centre(x, mean, axes):
@@ -327,4 +308,27 @@ class BatchNorm1d(BatchNormMixin, torch.nn.BatchNorm1d):
     wrapped tensors and on other devices than the CPU it is torch.nn's operator, see
     `is_for_torch`, and torch.fx has one node for it. No torch.jit.script.
     Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
+    """
+
+
+# chapters/06_convolution.ipynb
+
+
+class BatchNorm2d(BatchNormMixin, torch.nn.BatchNorm2d):
+    """Batch normalization of (N, C, H, W), in place of torch.nn.BatchNorm2d.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    Every channel has one mean and one variance, over all N·H·W positions. All else is
+    as in `BatchNorm1d`. Source: Ioffe & Szegedy 2015, section 3.2.
+    """
+
+
+class BatchNorm3d(BatchNormMixin, torch.nn.BatchNorm3d):
+    """Batch normalization of (N, C, D, H, W), in place of torch.nn.BatchNorm3d.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    Every channel has one mean and one variance, over all N·D·H·W positions. All else is
+    as in `BatchNorm1d`. Source: Ioffe & Szegedy 2015, section 3.2.
     """

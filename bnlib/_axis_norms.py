@@ -1,12 +1,11 @@
-"""Chapter 14, The other axes: chapters/14_other_axes.ipynb.
+"""From chapters/14_other_axes.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/14_other_axes.html of the book.
 """
 
 import numbers
 
-from bnlib.batch_normalization import (
+from bnlib._batch_norm import (
     affine,
     batch_axes,
     check_variance,
@@ -14,7 +13,7 @@ from bnlib.batch_normalization import (
     normalize,
     per_channel,
 )
-from bnlib.gradient_checking import (
+from bnlib._declare import (
     check_floats,
     check_like,
     check_number,
@@ -26,17 +25,10 @@ from bnlib.gradient_checking import (
 
 __all__ = [
     "normalize_backward",
-    "check_axes",
-    "along_axes",
-    "check_upstream",
-    "sum_over",
     "layer_norm",
     "layer_norm_backward",
     "rms_norm",
-    "check_square",
     "rms_norm_backward",
-    "into_groups",
-    "check_groups",
     "group_norm",
     "group_norm_backward",
     "instance_norm",

@@ -1,12 +1,11 @@
-"""Chapter 10, Inception: chapters/10_inception.ipynb.
+"""From chapters/10_inception.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/10_inception.html of the book.
 """
 
 import numbers
 
-from bnlib.gradient_checking import (
+from bnlib._declare import (
     check_floats,
     check_like,
     check_number,
@@ -17,12 +16,7 @@ from bnlib.gradient_checking import (
     widen,
 )
 
-__all__ = [
-    "neighbour_sum",
-    "check_size",
-    "local_response_norm",
-    "local_response_norm_backward",
-]
+__all__ = ["local_response_norm", "local_response_norm_backward"]
 
 
 def neighbour_sum(x, before, after):

@@ -1,7 +1,6 @@
-"""Chapter 13, Batch renormalization: chapters/13_renormalization.ipynb.
+"""From chapters/13_renormalization.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/13_renormalization.html of the book.
 """
 
 import math
@@ -9,13 +8,12 @@ import math
 import torch
 from torch.nn.parameter import Parameter
 
-import bnlib.renormalization as arrays
-from bnlib.batch_normalization import (
-    affine,
-)
-from bnlib.nn.convolution import BatchNorm2d, BatchNorm3d
-from bnlib.nn.inference import (
+import bnlib._renorm as arrays
+from bnlib._batch_norm import affine
+from bnlib.nn._batch_norm import (
     BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
     BatchNormFunction,
     along_channels,
     at_hand,
@@ -25,20 +23,9 @@ from bnlib.nn.inference import (
     normalize_batch,
     store,
 )
-from bnlib.nn.whitening import is_eager, one_node
+from bnlib.nn._trace import is_eager, one_node
 
-__all__ = [
-    "check_running",
-    "batch_renorm",
-    "RenormState",
-    "RenormCheckpoints",
-    "at_step",
-    "BatchRenorm",
-    "RenormUpkeep",
-    "BatchRenorm1d",
-    "BatchRenorm2d",
-    "BatchRenorm3d",
-]
+__all__ = ["batch_renorm", "BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d"]
 
 
 def check_running(input, running_mean, running_std):

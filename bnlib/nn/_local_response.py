@@ -1,15 +1,14 @@
-"""Chapter 10, Inception: chapters/10_inception.ipynb.
+"""From chapters/10_inception.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/10_inception.html of the book.
 """
 
 import torch
 from torch import nn
 
-import bnlib.inception as arrays
-from bnlib.nn.inference import is_for_torch
-from bnlib.nn.whitening import one_node
+import bnlib._local_response as arrays
+from bnlib.nn._batch_norm import is_for_torch
+from bnlib.nn._trace import one_node
 
 __all__ = ["local_response_norm", "LocalResponseNorm"]
 

@@ -1,7 +1,6 @@
-"""Chapter 14, The other axes: chapters/14_other_axes.ipynb.
+"""From chapters/14_other_axes.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/14_other_axes.html of the book.
 """
 
 import math
@@ -9,10 +8,10 @@ import numbers
 
 import torch
 
-from bnlib.batch_normalization import (
+from bnlib._batch_norm import (
     affine,
 )
-from bnlib.nn.inference import (
+from bnlib.nn._batch_norm import (
     along_channels,
     batch_norm,
     centre,
@@ -22,27 +21,16 @@ from bnlib.nn.inference import (
     mean_square,
     store,
 )
-from bnlib.nn.whitening import is_eager, one_node
+from bnlib.nn._trace import is_eager, one_node
 
 __all__ = [
-    "normalize_over",
-    "NormalizeFunction",
-    "normalized",
-    "divide_by_rms",
-    "RMSFunction",
-    "check_tensor",
-    "check_dtypes",
-    "last_axes",
     "layer_norm",
     "rms_norm",
-    "check_group_input",
     "group_norm",
     "instance_norm",
-    "check_instances",
     "LayerNorm",
     "RMSNorm",
     "GroupNorm",
-    "InstanceNormMixin",
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",

@@ -1,45 +1,18 @@
-"""Chapter 17, Speed and exactness: chapters/17_fast.ipynb.
+"""From chapters/17_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/17_fast.html of the book.
 """
 
 import math
 
 import torch
 
-import bnlib.nn.convolution as convolution
-import bnlib.nn.inference as inference
-from bnlib.many_machines import pool
-from bnlib.nn.inference import PLAIN_TENSORS, store
-from bnlib.nn.whitening import is_eager
+import bnlib.nn._batch_norm as derived
+from bnlib._merge import pool
+from bnlib.nn._batch_norm import PLAIN_TENSORS, store
+from bnlib.nn._trace import is_eager
 
-__all__ = [
-    "merged",
-    "in_maps",
-    "map_moments",
-    "FEW",
-    "column_moments",
-    "along",
-    "first_values",
-    "from_few",
-    "keep_finite",
-    "is_near_zero",
-    "move_near_zero",
-    "from_many",
-    "gradients_by_formula",
-    "normalize",
-    "native_backward",
-    "NativeFunction",
-    "FLOATS",
-    "is_plain",
-    "in_memory",
-    "with_running",
-    "batch_norm",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
-]
+__all__ = ["batch_norm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
 
 
 def merged(means, variances):
@@ -171,8 +144,8 @@ def from_many(x, weight, bias, running, momentum, eps):
 
 def gradients_by_formula(dy, x, weight, eps):
     """Return dx, dweight, dbias by chapter 4's formula, which autograd follows."""
-    axes, m = inference.batch_axes(x), x.numel() / x.shape[1]
-    centred = inference.centre(x, x.mean(axes, keepdim=True), axes)
+    axes, m = derived.batch_axes(x), x.numel() / x.shape[1]
+    centred = derived.centre(x, x.mean(axes, keepdim=True), axes)
     inverse = ((centred**2).mean(axes, keepdim=True) + eps) ** -0.5
     xhat = centred * inverse
     dweight, dbias = (dy * xhat).sum(axes), dy.sum(axes)
@@ -255,7 +228,7 @@ def is_plain(x, state, training, momentum, eps):
 def in_memory(x):
     """Return x contiguous or channels-last, as the kernels want it."""
     known = x.is_contiguous() or x.movedim(1, -1).is_contiguous()
-    return x if known else inference.in_memory_as_torch(x * 1)
+    return x if known else derived.in_memory_as_torch(x * 1)
 
 
 def with_running(x, mean, var, weight, bias, eps):
@@ -287,7 +260,7 @@ def batch_norm(
     """
     given = running_mean, running_var, weight, bias
     if not is_plain(input, given, training, momentum, eps):
-        return inference.batch_norm(input, *given, training, momentum, eps)
+        return derived.batch_norm(input, *given, training, momentum, eps)
     if not training:
         return with_running(in_memory(input), *given, eps)
     running = () if running_mean is None else (running_mean, running_var)
@@ -295,21 +268,21 @@ def batch_norm(
     return NativeFunction.apply(in_memory(input), *how)
 
 
-class BatchNorm1d(inference.BatchNorm1d):
+class BatchNorm1d(derived.BatchNorm1d):
     """Batch normalization of (N, C) or (N, C, L), in place of torch.nn.BatchNorm1d.
 
     y = weight (x - mean) / sqrt(var + eps) + bias
 
     Chapter 5's layer by PyTorch's own kernels: exact far from 0 (rounding does not grow
     with mean / std), right to any derivative, and without a memory of its calls.
-    Where it is torch.nn's operator, see `bnlib.nn.inference.is_for_torch`; what goes by
-    exact type wants `convert(model, to=torch.nn)` first. Source: chapters 5 and 17.
+    Where it is torch.nn's operator, chapter 5 says; what goes by exact type wants
+    `convert(model, to=torch.nn)` first. Source: chapters 5 and 17.
     """
 
     function = staticmethod(batch_norm)
 
 
-class BatchNorm2d(convolution.BatchNorm2d):
+class BatchNorm2d(derived.BatchNorm2d):
     """Batch normalization of (N, C, H, W), in place of torch.nn.BatchNorm2d.
 
     y = weight (x - mean) / sqrt(var + eps) + bias
@@ -320,7 +293,7 @@ class BatchNorm2d(convolution.BatchNorm2d):
     function = staticmethod(batch_norm)
 
 
-class BatchNorm3d(convolution.BatchNorm3d):
+class BatchNorm3d(derived.BatchNorm3d):
     """Batch normalization of (N, C, D, H, W), in place of torch.nn.BatchNorm3d.
 
     y = weight (x - mean) / sqrt(var + eps) + bias

@@ -1,13 +1,11 @@
-"""Chapter 16, Many machines: chapters/16_many_machines.ipynb.
+"""From chapters/16_many_machines.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/16_many_machines.html of the book.
 """
 
-from bnlib.batch_normalization import narrow, widen
-from bnlib.gradient_checking import check_floats, check_like, check_shape
+from bnlib._declare import check_floats, check_like, check_shape, narrow, widen
 
-__all__ = ["pool", "check_counts", "check_parts", "merge_moments"]
+__all__ = ["merge_moments"]
 
 
 def pool(counts, means, variances):

@@ -1,7 +1,6 @@
-"""Chapter 16, Many machines: chapters/16_many_machines.ipynb.
+"""From chapters/16_many_machines.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
-The derivation is the page chapters/16_many_machines.html of the book.
 """
 
 import math
@@ -11,9 +10,9 @@ from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-import bnlib.many_machines as arrays
-from bnlib.batch_normalization import affine, batch_axes
-from bnlib.nn.inference import (
+import bnlib._merge as arrays
+from bnlib._batch_norm import affine, batch_axes
+from bnlib.nn._batch_norm import (
     BatchNormMixin,
     along_channels,
     check_channels,
@@ -21,24 +20,9 @@ from bnlib.nn.inference import (
     in_memory_as_torch,
     store,
 )
-from bnlib.nn.whitening import one_node
+from bnlib.nn._trace import one_node
 
-__all__ = [
-    "diagnosis",
-    "Workers",
-    "local_moments",
-    "global_moments",
-    "scaled",
-    "TotalFunction",
-    "SyncBatchNormFunction",
-    "store_shared",
-    "sync_batch_norm",
-    "SyncBatchNormState",
-    "SyncBatchNormForward",
-    "STATISTICS",
-    "check_convertible",
-    "SyncBatchNorm",
-]
+__all__ = ["SyncBatchNorm"]
 
 
 def diagnosis(said):

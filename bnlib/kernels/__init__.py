@@ -1,1 +1,0 @@
-"""Loops that numba compiles: `pip install "bnlib[fast]"`; used where they are found."""

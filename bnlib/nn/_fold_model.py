@@ -1,0 +1,424 @@
+"""From chapters/15_pitfalls.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+"""
+
+import copy
+import inspect
+import textwrap
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from bnlib.nn._fold import BATCH_NORMS, fold
+from bnlib.nn._renorm import BatchRenorm
+from bnlib.nn._survey import (
+    DROPOUT,
+    LINEAR,
+    at_rest,
+    bare,
+    first,
+    has_hooks,
+    hooked,
+    is_norm,
+    is_plain,
+    is_pooled,
+    names_of,
+    norms_of,
+    own_tensors,
+    run_on,
+)
+
+__all__ = ["fold_model"]
+
+
+class Follower(torch.fx.Tracer):
+    """Follow one forward pass, as far as torch.fx can.
+
+    lost : {module: why it cannot be followed}; such a module is one step, of which
+    nobody knows what it does. apart : modules with hooks, which are one step too: hooks
+    shall not see what torch.fx puts in. read : modules whose weights somebody reads.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.lost, self.apart, self.read = {}, [], set()
+
+    def is_leaf_module(self, m, name=""):
+        """Return whether a module is one step: torch's, a norm, or without parts."""
+        step = isinstance(m, LINEAR) or is_norm(m) or not list(m.children())
+        return step or super().is_leaf_module(m, name)
+
+    def call_module(self, m, forward, args, kwargs):
+        """Follow a call. If that fails, what was seen of it is forgotten again."""
+        seen, stack = len(self.graph.nodes), self.module_stack.copy()
+        try:
+            if self.is_leaf_module(m) or not has_hooks(m):
+                return super().call_module(m, forward, args, kwargs)
+            if len(args) != 1 or kwargs:
+                raise TypeError("hooks, and more arguments than one")
+            self.apart.append(m)
+        except Exception as error:
+            self.lost[m] = error
+            forget(self, seen)
+            self.module_stack = stack
+        return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+    def create_args_for_root(self, *given, **named):
+        function, args = super().create_args_for_root(*given, **named)
+        return function, [one_argument(arg) for arg in args]
+
+
+def one_argument(arg):
+    """Return what `*args` and `**kwargs` hold in a call with one argument."""
+    name = str(getattr(getattr(arg, "node", None), "target", ""))
+    return {} if name.startswith("**") else (arg,) if name.startswith("*") else arg
+
+
+def reader(follower, node):
+    """Return the module whose parameter or buffer a step reads."""
+    return follower.root.get_submodule(node.target.rpartition(".")[0])
+
+
+def forget(follower, seen):
+    """Take back the steps after the first `seen`, but not what they read."""
+    for node in list(follower.graph.nodes)[seen:][::-1]:
+        if node.op == "get_attr":
+            follower.read.add(reader(follower, node))
+        follower.graph.erase_node(node)
+
+
+def follow(module):
+    """Return the calls of modules in a forward pass, and the `Follower`."""
+    follower, nodes = Follower(), []
+    try:
+        if "forward" in vars(module):
+            raise TypeError("a forward pass of its own was put on the instance")
+        nodes = list(follower.trace(module, defaults_of(module)).nodes)
+    except Exception as error:
+        follower.lost[module] = error
+    follower.read |= {reader(follower, n) for n in nodes if n.op == "get_attr"}
+    return [n for n in nodes if n.op == "call_module"], follower
+
+
+class Calls(NamedTuple):
+    """Who calls whom in a model: what is known of it by following.
+
+    found : {module: [calls of it]}. calls : {call: module}. read : modules whose
+    weights are read by others. lost : {module: why it was not followed}. unsure :
+    {module: the part it was found in, which is called by what could not be followed}.
+    """
+
+    found: dict
+    calls: dict
+    read: set
+    lost: dict
+    unsure: dict
+
+
+def calls_of(model):
+    """Return the `Calls` of a model; what is one step is followed by itself after."""
+    calls, done, waiting = Calls({}, {}, set(), {}, {}), set(), [(model, None)]
+    while waiting:
+        module, part = waiting.pop()
+        if module in done:
+            continue
+        done.add(module)
+        nodes, follower = follow(module)
+        for node in nodes:
+            called = calls.calls[node] = module.get_submodule(node.target)
+            calls.found.setdefault(called, []).append(node)
+            calls.unsure.update({called: part} if part else {})
+        calls.read.update(follower.read)
+        calls.lost.update(follower.lost)
+        inside = [m for lost in follower.lost for m in parts_of(lost)]
+        known = [follower.is_leaf_module(m) for m in inside]
+        # What calls these, and how often, is not known.
+        calls.read.update(m for m, leaf in zip(inside, known, strict=True) if leaf)
+        waiting += [(m, part) for m in follower.apart]
+        inside = [m for m, leaf in zip(inside, known, strict=True) if not leaf]
+        waiting += [(m, part or m) for m in inside]
+    return calls
+
+
+def parts_of(module):
+    """Return the parts of a module; those of a list or dict of modules are its own."""
+    found = []
+    for part in module.children():
+        held = isinstance(part, torch.nn.ModuleList | torch.nn.ModuleDict)
+        found += parts_of(part) if held else [part]
+    return found
+
+
+def defaults_of(module):
+    """Return {argument: its default} of a forward pass, where it has one."""
+    named = inspect.signature(module.forward).parameters.items()
+    return {name: p.default for name, p in named if p.default is not p.empty}
+
+
+def is_idle(module):
+    """Return whether a module hands on what it gets, in evaluation."""
+    idle = isinstance(module, torch.nn.Identity | DROPOUT) and is_plain(module)
+    return idle and not has_hooks(module)
+
+
+def check_foldable(norm):
+    """Raise ValueError where a norm does not multiply and add fixed numbers."""
+    if not is_pooled(norm):
+        raise ValueError("its statistics are those of every example")
+    if norm.running_mean is None:
+        raise ValueError("without running statistics: it takes those of the batch")
+    if has_hooks(norm):
+        raise ValueError("it has hooks, which would see something else; remove them")
+
+
+def layer_of(norm, calls, seen):
+    """Return the layer that a norm can be folded into; ValueError says why none.
+
+    calls : a `Calls`. seen : {module: dimensions of its input} in a run, or None.
+    """
+    check_foldable(norm)
+    found = calls.found.get(norm, [])
+    if len(found) != 1:
+        raise ValueError(f"called in {len(found)} places" if found else "not called")
+    before, part = first(found[0].args, found[0].kwargs), calls.unsure.get(norm)
+    while is_idle(calls.calls.get(before)) and len(before.users) == 1:
+        before = first(before.args, before.kwargs)
+    layer = calls.calls.get(before)
+    if not isinstance(layer, LINEAR):
+        what = type(layer).__name__ if layer else getattr(before, "target", before)
+        what = getattr(what, "__name__", what)
+        raise ValueError(f"reads {what}, which is no linear layer or convolution")
+    if len(before.users) > 1 or len(calls.found[layer]) > 1:
+        raise ValueError(f"the {type(layer).__name__} before it is used more than once")
+    if calls.read & {layer, norm}:
+        raise ValueError("its weights or those of the layer before are read by others")
+    if part is not None and part not in (seen or {}):
+        what = "is called by what torch.fx cannot follow"
+        raise ValueError(f"{what}{'' if seen else '; pass batch= to see it run'}")
+    dims = layer.weight.ndim
+    if (seen or {}).get(norm, dims) != dims:
+        what = f"its input has {seen[norm]} dimensions, not {dims}: on (N, C, L)"
+        raise ValueError(f"{what}, say, it normalizes another axis than the layer's")
+    return layer
+
+
+def why_lost(name, model, calls):
+    """Return why no call of a norm was found."""
+    parents = [name.rpartition(".")[0]]
+    while parents[-1]:
+        parents.append(parents[-1].rpartition(".")[0])
+    for parent in parents:
+        module = model.get_submodule(parent)
+        what = type(module).__name__
+        if module in calls.lost:
+            error = str(calls.lost[module]).partition("\n")[0].partition(". ")[0]
+            return f"torch.fx cannot follow {what}: {error}"
+        held = isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict)
+        if module is not model and not held and Follower().is_leaf_module(module):
+            return f"is inside {what}, which is one step here"
+    return "the forward pass does not call it"
+
+
+def as_plain(norm, dims):
+    """Return the batch norm of torch.nn or ours that has a norm's numbers."""
+    if is_plain(norm) and isinstance(norm, (*BATCH_NORMS, BatchRenorm)):
+        return norm.as_batch_norm() if isinstance(norm, BatchRenorm) else norm
+    kind = getattr(torch.nn, f"BatchNorm{dims}d")
+    eps = getattr(norm, "eps", 1e-5)
+    twin = kind(
+        len(norm.running_mean), eps, affine=False, dtype=norm.running_mean.dtype
+    )
+    for name in ("running_mean", "running_var"):
+        setattr(twin, name, getattr(norm, name).detach())
+    for name in ("weight", "bias"):
+        value = getattr(norm, name, None)
+        own = None if value is None else torch.nn.Parameter(value.detach(), False)
+        setattr(twin, name, own)
+    return twin.eval()
+
+
+def beyond(norm, twin, spatial):
+    """Return what a norm does after normalizing: its parts, in their order.
+
+    Found out by trying: on numbers of all sizes, the plain batch norm and then the
+    parts have to do what the norm does. Raises ValueError where they do not.
+    """
+    if is_plain(norm) and isinstance(norm, (*BATCH_NORMS, BatchRenorm)):
+        return torch.nn.Identity().eval()
+    parts = [m for m in norm.children() if not isinstance(m, torch.nn.Identity)]
+    rest = parts[0] if len(parts) == 1 else torch.nn.Sequential(*parts)
+    rest = rest.eval() if parts else torch.nn.Identity().eval()
+    numbers, shape = (
+        torch.Generator().manual_seed(0),
+        (len(norm.running_mean), *spatial),
+    )
+    x = torch.randn(4, *shape, generator=numbers, dtype=torch.float64)
+    x *= torch.tensor([0.1, 1, 10, 100]).reshape(-1, *[1] * len(shape))
+    try:
+        own, plain, trial = (
+            copy.deepcopy(m).double().cpu() for m in (norm, twin, rest)
+        )
+        with torch.no_grad():
+            y, z = own(x.clone()), trial(plain(x))
+        if torch.allclose(y, z, rtol=1e-6, atol=1e-9):
+            return rest
+        why = "does more than normalize"
+    except Exception as error:
+        why = f"cannot be tried: {error}"
+    raise ValueError(f"{why}: {type(norm).__name__}")
+
+
+class Folding(NamedTuple):
+    """What became of a normalization layer: the layer it went into, or why it stays."""
+
+    norm: str
+    into: str | None
+    why: str
+
+
+class Foldings(list):
+    """What became of all of them: a list that prints as a summary."""
+
+    def __repr__(self):
+        left = [f for f in self if f.into is None]
+        lines = [f"{len(self) - len(left)} of {len(self)} normalization layers folded"]
+        for why in dict.fromkeys(f.why for f in left):
+            names = [f.norm for f in left if f.why == why]
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            text = f"left {names[0]}{more}: {why}"
+            lines.append(textwrap.fill(text, 86, initial_indent="  ",
+                                       subsequent_indent="    "))  # fmt: skip
+        return "\n".join(lines)
+
+
+def fold_all(model, seen):
+    """Return `Foldings` of all norms of a model, and {module: what takes its place}."""
+    calls, report, instead = calls_of(model), Foldings(), {}
+    names = names_of(model)
+    for norm, name in norms_of(model).items():
+        into, why = None, ""
+        try:
+            layer = layer_of(norm, calls, seen)
+            plain = as_plain(norm, max(layer.weight.ndim - 2, 1))
+            new, spatial = fold(layer, plain), [3] * (layer.weight.ndim - 2)
+            instead[norm], instead[layer] = beyond(norm, plain, spatial), new
+            into = names[layer]
+        except (TypeError, ValueError) as error:
+            why = str(error)
+            why = why_lost(name, model, calls) if why == "not called" else why
+        report.append(Folding(name, into, why))
+    return report, instead
+
+
+def dimensions(model, batch, forward):
+    """Return {module: dimensions of its input} of those that a run calls."""
+    seen = {}
+
+    def look(module, x):
+        seen[module] = getattr(x, "ndim", 0)
+
+    hooks = dict.fromkeys(model.modules(), (look, None))
+    draws = torch.random.fork_rng(devices=[])
+    with at_rest(model), hooked(hooks), torch.no_grad(), draws:
+        forward(model, own_tensors(batch))
+    return seen
+
+
+def names_seen(seen, model, other):
+    """Return what was seen of a model's modules, of those of another copy of it."""
+    twins = dict(zip(model.modules(), other.modules(), strict=True))
+    return None if seen is None else {twins[m]: dims for m, dims in seen.items()}
+
+
+def copy_of(model):
+    """Return a copy of a model, with its modes; ValueError where there can be none."""
+    try:
+        copied = copy.deepcopy(model)
+    except RuntimeError as error:
+        cure = (
+            "remove old weight norm or pruning first, as by prune.remove(layer, name)"
+        )
+        raise ValueError(f"model must be one that copies: {error}; {cure}") from error
+    for part, old in zip(copied.modules(), model.modules(), strict=False):
+        part.training = old.training
+    return uncompiled(copied)
+
+
+def uncompiled(model):
+    """Return a model without the shells that torch.compile puts around its parts."""
+    for module in list(model.modules()):
+        for name, part in module._modules.items():
+            module._modules[name] = getattr(part, "_orig_mod", part)
+    return model
+
+
+def fold_model(model, batch=None, *, forward=run_on):
+    """Return a copy of a model in evaluation mode, with every batch norm folded away.
+
+    weight' = scale weight,  bias' = scale (bias - mean) + beta, see `fold`
+
+    model : torch.nn.Module, called as model(x): other arguments have their defaults. A
+    batch norm (torch's, ours, a frozen one, or renormalization) goes into the Linear,
+    Conv or ConvTranspose whose output it alone reads; in its place is an Identity, or
+    the activation it had inside. All others
+    stay. The copy's `fold_report` lists every normalization layer as a `Folding`: the
+    layer it went into, or why it stays. batch : see `run_on`; where given, both models
+    are run on it and must agree, which is well worth it: a Linear on (N, C, L), a layer
+    reached by other ways than its name, and parts that torch.fx cannot follow are known
+    only so. A compiled model's copy is not compiled.
+    Warns where not one batch norm could be folded. Raises ValueError for a model in
+    training mode, without any norm, or outputs that differ.
+    Source: Ioffe & Szegedy 2015, Algorithm 2.
+    """
+    model = bare(model)
+    norms_of(model)
+    trains = [n or "the model" for n, m in model.named_modules() if m.training]
+    if trains:
+        what = f"model must be in evaluation mode, {trains[0]} is in training mode"
+        raise ValueError(f"{what}; call model.eval() first")
+    traced, copied = copy_of(model), copy_of(model)  # tracing may leave its traces
+    seen = None if batch is None else dimensions(copied, batch, forward)
+    report, instead = fold_all(traced, names_seen(seen, copied, traced))
+    for name, module in list(traced.named_modules(remove_duplicate=False)):
+        if module in instead:
+            copied.set_submodule(name, instead[module])
+    if batch is not None:
+        check_same(model, copied, batch, forward)
+    copied.fold_report = report
+    if not any(f.into for f in report):
+        warnings.warn(f"fold_model: {report}", stacklevel=2)
+    return copied
+
+
+def check_same(model, folded, batch, forward):
+    """Raise ValueError unless two models agree on a batch, up to rounding."""
+    results = []
+    for m in (model, folded):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # where a model draws numbers, both draw the same
+            results.append(tree_leaves(forward(m, own_tensors(batch))))
+    pairs = [
+        p for p in zip(*results, strict=True) if hasattr(p[0], "is_floating_point")
+    ]
+    if not pairs:
+        kinds = sorted({type(v).__name__ for v in results[0]})
+        what = f"outputs must be tensors, or in tuples or dicts, got {kinds}"
+        raise ValueError(f"{what}; pass forward=lambda model, batch: ...")
+    for before, after in pairs:
+        if before.is_complex():
+            before, after = torch.view_as_real(before), torch.view_as_real(after)
+        if not before.is_floating_point():
+            if not torch.equal(before, after):
+                raise ValueError("folded outputs differ; fold pair by pair")
+        elif before.numel():
+            tolerance = min(1e4 * torch.finfo(before.dtype).eps, 0.1)
+            size = before.double().nan_to_num(0, 0, 0).abs().amax().item()
+            close = {"rtol": 0, "atol": tolerance * max(size, 1e-30)}
+            if not torch.allclose(before, after, equal_nan=True, **close):
+                what = (
+                    f"folded outputs differ by more than {tolerance:.0e} of {size:.1e}"
+                )
+                raise ValueError(f"{what}; fold pair by pair with bnlib.fold")
