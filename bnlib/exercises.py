@@ -14,16 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnlib._batch_norm import batch_norm_inference, fold_linear, update_running
-from bnlib._fast import (
+from bnlib._axis_norms import group_norm, layer_norm, layer_norm_backward, rms_norm
+from bnlib._batch_norm import (
     batch_norm,
     batch_norm_backward,
-    group_norm,
-    layer_norm,
-    layer_norm_backward,
-    rms_norm,
+    batch_norm_inference,
+    fold_linear,
+    moments,
+    update_running,
 )
-from bnlib._kernels import moments
 from bnlib._merge import merge_moments
 from bnlib._renorm import batch_renorm, batch_renorm_backward
 from bnlib._whitening import zca_whiten
