@@ -86,8 +86,8 @@ export: $(READY)  ## write bnlib/ from the chapters
 exercises: $(READY)  ## lay first cells and checked exercises into the notebooks
 	@$(PY) tools/exercises.py
 
-run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all without)
-	@$(PY) tools/run.py chapters/$(CHAPTER)*.ipynb
+run: $(READY)  ## run chapters and store their outputs: CHAPTER=04, =changed (all without)
+	@$(PY) tools/run.py $(if $(filter changed,$(CHAPTER)),changed,chapters/$(CHAPTER)*.ipynb)
 
 experiments: $(READY)  ## every long run anew, on real data: make experiments JOBS=2
 	@$(PY) -m experiments --jobs $(or $(JOBS),1)
