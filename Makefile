@@ -27,7 +27,7 @@ export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vendor book test check export exercises run experiments bench lab serve pdf \
-	links lock clean distclean
+	links lock release clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -120,6 +120,9 @@ lock: $(READY)  ## renew requirements-lock.txt: the newest that requirements.txt
 	@$(PY) -m pip install -q --disable-pip-version-check $(PIP_ARGS) -r requirements.txt $(VERSIONS)
 	@$(PY) tools/lock.py
 	@touch $(READY)
+
+release: $(READY)  ## commit and tag what is unreleased: make release VERSION=0.2.0
+	@$(PY) tools/release.py $(VERSION)
 
 clean:  ## remove what was built
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
