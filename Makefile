@@ -6,6 +6,8 @@ VENV   ?= .venv
 # installation page, where the default torch wheel would bring gigabytes of CUDA.
 PIP_ARGS ?=
 PORT   ?= 8000
+# Every package comes in the version that the lock holds; `make lock` asks for the newest.
+VERSIONS := -c requirements-lock.txt
 
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
@@ -25,7 +27,7 @@ export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vendor book test check export exercises run experiments bench lab serve pdf \
-	links clean distclean
+	links lock release clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -38,7 +40,7 @@ setup: $(READY)  ## create .venv and install everything, if it is missing or sta
 ifneq ($(shell $(PY) -I tools/setup_check.py 2>/dev/null),ok)
 .PHONY: $(READY)
 endif
-$(READY): requirements.txt pyproject.toml tools/setup_check.py
+$(READY): requirements.txt requirements-lock.txt pyproject.toml tools/setup_check.py
 	@$(PYTHON) tools/setup_check.py --python
 	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || [ ! -e $(VENV) ] || [ -e $(OURS) ] || \
 	  { echo "== make did not make $(VENV), and it has no bnlib from here: name another" \
@@ -47,7 +49,7 @@ $(READY): requirements.txt pyproject.toml tools/setup_check.py
 	@$(PY) -I tools/setup_check.py >/dev/null 2>&1 || rm -rf $(VENV)
 	@[ -d $(VENV) ] || { mkdir -p $(VENV); touch $(OURS); $(PYTHON) -m venv $(VENV); }
 	@rm -f $(READY)
-	@$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt \
+	@$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt $(VERSIONS) \
 	  | awk '/^Collecting|^Obtaining/ {printf "\r   %d packages found", ++n; fflush()} \
 	         /^Installing/ {printf "\n   installing them, a minute or two\n"; fflush()}'
 	@touch $(READY)
@@ -86,8 +88,8 @@ export: $(READY)  ## write bnlib/ from the chapters
 exercises: $(READY)  ## lay first cells and checked exercises into the notebooks
 	@$(PY) tools/exercises.py
 
-run: $(READY)  ## run chapters and store their outputs: make run CHAPTER=04 (all without)
-	@$(PY) tools/run.py chapters/$(CHAPTER)*.ipynb
+run: $(READY)  ## run chapters and store their outputs: CHAPTER=04, =changed (all without)
+	@$(PY) tools/run.py $(if $(filter changed,$(CHAPTER)),changed,chapters/$(CHAPTER)*.ipynb)
 
 experiments: $(READY)  ## every long run anew, on real data: make experiments JOBS=2
 	@$(PY) -m experiments --jobs $(or $(JOBS),1)
@@ -112,6 +114,15 @@ links: $(READY)  ## follow every link that leads out of the book (needs the web)
 	  >_build/links.log 2>&1 || true
 	@test -f _build/links/_build/html/output.txt || (cat _build/links.log; exit 1)
 	@! grep -F '[broken]' _build/links/_build/html/output.txt
+
+lock: VERSIONS := --upgrade --upgrade-strategy eager
+lock: $(READY)  ## renew requirements-lock.txt: the newest that requirements.txt allows
+	@$(PY) -m pip install -q --disable-pip-version-check $(PIP_ARGS) -r requirements.txt $(VERSIONS)
+	@$(PY) tools/lock.py
+	@touch $(READY)
+
+release: $(READY)  ## commit and tag what is unreleased: make release VERSION=0.2.0
+	@$(PY) tools/release.py $(VERSION)
 
 clean:  ## remove what was built
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -59,7 +59,7 @@ def check_axes(x, axes):
     axis of x.
     """
     axes = (axes,) if isinstance(axes, numbers.Integral) else axes
-    whole = isinstance(axes, tuple | list) and all(
+    whole = isinstance(axes, (tuple, list)) and all(
         isinstance(a, numbers.Integral) and not isinstance(a, bool) for a in axes
     )
     if not whole:

@@ -145,10 +145,12 @@ def test_either_order_of_bytes_is_taken_and_the_machines_comes_out(name, dtype):
     given = [a.astype(dtype) for a in problem()]
     native = [a.astype(dtype.replace(">", "=")) for a in given]
     wanted = CALLS[name](*native)
+    # Products of matrices depend, in the last digits, on where a copy lies in memory.
+    near = 64 * np.finfo(dtype).eps
     for mixed in (given, [given[0], *native[1:]], [native[0], *given[1:]]):
         for a, b in zip(CALLS[name](*mixed), wanted, strict=True):
             assert a.dtype == b.dtype and a.dtype.isnative
-            np.testing.assert_array_equal(a, b)
+            np.testing.assert_allclose(a, b, rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("name", FAST)

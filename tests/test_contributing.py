@@ -65,8 +65,8 @@ def test_what_is_generated_is_marked_so():
     marked = {line.split(":")[0] for line in lines if line.endswith(": set")}
     results = {f for f in files.splitlines() if re.search(r"/results/.*\.json$", f)}
     workbooks = {f"workbooks/{name}.ipynb" for name in exercises.WORKBOOKS}
-    lock = {"tools/frontend/package-lock.json"}
-    assert marked == {*export.collect()} | workbooks | results | lock
+    locks = {"tools/frontend/package-lock.json", "requirements-lock.txt"}
+    assert marked == {*export.collect()} | workbooks | results | locks
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ NOT_OURS = "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV"
 def make(tmp_path):
     """Runs make in a folder where nothing but environments can be made."""
     (tmp_path / "tools").mkdir()
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
+    for path in ROOT.glob("requirements*.txt"):
+        shutil.copy(path, tmp_path)
     shutil.copy(ROOT / "tools" / "setup_check.py", tmp_path / "tools")
     stub = tmp_path / "stub"
     stub.write_text(STUB)
@@ -79,6 +81,18 @@ def test_make_renews_its_own_environment_and_uses_one_that_works(make, tmp_path)
     (theirs / "broken").touch()  # used once is not made
     assert make("setup", f"VENV={theirs}").returncode
     assert (theirs / "thesis.txt").is_file()
+
+
+def test_versions_come_from_the_lock_but_where_it_is_renewed(make):
+    def installs(target):
+        said = make("-n", target).stdout.replace("\\\n", "").splitlines()
+        return [line for line in said if "pip install" in line]
+
+    (setup,) = installs("setup")
+    assert "-r requirements.txt -c requirements-lock.txt" in setup
+    anew, again = installs("lock")
+    assert "--upgrade" in anew and "--upgrade" in again
+    assert "-c " not in anew + again
 
 
 def test_every_target_but_the_environment_is_phony():

@@ -165,3 +165,12 @@ def test_the_citation_says_what_the_package_says():
 def test_one_setting_holds_the_address():
     config = (ROOT / "_config.yml").read_text()
     assert len(re.findall(r"^\s*baseurl:", config, re.M)) == 1
+
+
+def test_package_and_citation_name_the_repository_of_the_book_or_none():
+    """One address in all three places, or in none of them."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    package = PROJECT.get("urls", {}).get("Repository", "")
+    book = config["repository"]["url"]
+    assert (package, cff.get("repository-code", "")) == (book, book)

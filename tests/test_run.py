@@ -1,6 +1,8 @@
 """Running a chapter again changes nothing in git, whatever stands above a cell."""
 
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -34,3 +36,71 @@ def test_running_again_changes_nothing(tmp_path):
     before = path.read_bytes()
     run.run(path)
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A repository with a chapter for each thing that can happen to one."""
+    (tmp_path / "chapters").mkdir()
+    for name in ("00_same", "01_edited", "02_staged", "03_gone", "04_old"):
+        (tmp_path / "chapters" / f"{name}.ipynb").write_text(f"{name}\n" * 9)
+    git(tmp_path, "init", "-q")
+    commit(tmp_path)
+    return tmp_path
+
+
+def git(folder, *command):
+    me = ["-c", "user.name=me", "-c", "user.email=me@localhost"]
+    subprocess.run(["git", *me, *command], cwd=folder, check=True)
+
+
+def commit(folder):
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "all")
+
+
+def test_the_chapters_that_differ_from_head_are_run_and_no_other(
+    clone, monkeypatch, capsys
+):
+    ran = []
+    monkeypatch.setattr(run, "run", lambda path: ran.append(path.name))
+    monkeypatch.setattr(run, "changed", partial(run.changed, clone))
+    assert run.main(["changed"]) == 0 and ran == []
+    assert "no chapter differs" in capsys.readouterr().out
+
+    chapters = clone / "chapters"
+    (chapters / "01_edited.ipynb").write_text("edited")
+    (chapters / "02_staged.ipynb").write_text("staged")
+    git(clone, "add", "chapters/02_staged.ipynb")
+    (chapters / "03_gone.ipynb").unlink()
+    git(clone, "mv", "chapters/04_old.ipynb", "chapters/05_moved.ipynb")
+    (chapters / "06_new.ipynb").write_text("new")
+    for elsewhere in (
+        "workbooks/1.ipynb",
+        "chapters/old/06_new.ipynb",
+        "chapters/a.md",
+    ):
+        (clone / elsewhere).parent.mkdir(exist_ok=True)
+        (clone / elsewhere).write_text("no chapter")
+    assert run.main(["changed"]) == 0
+    names = ["01_edited", "02_staged", "05_moved", "06_new"]
+    assert ran == [f"{name}.ipynb" for name in names]
+
+    commit(clone)
+    assert run.changed() == []
+
+
+def test_without_a_commit_nobody_knows_what_changed(tmp_path):
+    git(tmp_path, "init", "-q")
+    with pytest.raises(SystemExit, match="in a clone with a commit alone"):
+        run.changed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "chapter, wanted", [("changed", "changed"), ("04", "chapters/04*.ipynb")]
+)
+def test_make_run_says_which(chapter, wanted):
+    make = ["make", "-n", "run", f"CHAPTER={chapter}"]
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = (x for x in done.stdout.splitlines() if "tools/run.py" in x)
+    assert line.split()[-1] == wanted

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,20 @@ def test_every_supported_python_is_tested():
     told = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
     flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert flow["jobs"]["test"]["strategy"]["matrix"]["python"] == told
+
+
+def test_the_oldest_versions_that_are_allowed_are_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = flow["jobs"]["oldest"]["steps"]
+    said = "\n".join(step.get("run", "") for step in steps)
+    needed = [*project["dependencies"], *project["optional-dependencies"]["torch"]]
+    for name, oldest in (requirement.split(">=") for requirement in needed):
+        assert f'"{name}=={oldest}.*"' in said
+    (python,) = (s["with"]["python-version"] for s in steps if "setup-" in str(s))
+    assert f">={python}" == project["requires-python"]
+    files = re.findall(r"tests/\S+", said)
+    assert files and all((ROOT / file).is_file() for file in files)
 
 
 def test_every_pull_request_leaves_a_preview_of_the_site():

@@ -1,6 +1,7 @@
 """Run chapters and store their outputs, ready to commit.
 
     python tools/run.py chapters/04_backward.ipynb ...
+    python tools/run.py changed    # those whose notebook differs from git's HEAD
 
 Execution counts, timings, editor metadata and the frames of tracebacks are dropped, and
 the random identifiers of widgets are replaced by counted ones, so that running a
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,7 +114,24 @@ def processor_seconds() -> float:
     return sum(os.times()[2:4])
 
 
+def changed(root: Path = ROOT) -> list[Path]:
+    """The chapters that differ from git's HEAD, staged or not, and the new ones."""
+    differ = ["diff", "--name-only", "--relative", "--diff-filter=d", "HEAD"]
+    paths = []
+    for command in (differ, ["ls-files", "--others", "--exclude-standard"]):
+        git = ["git", *command, "-z", "--", ":(glob)chapters/*.ipynb"]
+        done = subprocess.run(git, cwd=root, stdout=subprocess.PIPE, text=True)
+        if done.returncode:  # git has said why
+            sys.exit("which chapters changed is known in a clone with a commit alone")
+        paths += [root / name for name in done.stdout.split("\0") if name]
+    return sorted(paths)
+
+
 def main(paths: list[str]) -> int:
+    if paths == ["changed"]:
+        paths = changed()
+        if not paths:
+            print("no chapter differs from git's HEAD: nothing to run")
     for path in map(Path, paths):
         before = processor_seconds()
         try:

@@ -96,7 +96,7 @@ def is_for_torch(*tensors):
     if not all(t.is_cpu for t in tensors):
         return True
     if torch.compiler.is_compiling():
-        return torch.compiler.is_exporting()
+        return torch.compiler._is_exporting_flag  # is_exporting() lies up to 2.9
     return (
         torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
