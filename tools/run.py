@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from export import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
