@@ -26,7 +26,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vendor book test check export exercises run experiments bench lab serve pdf \
+.PHONY: help setup vendor book test coverage check export exercises run experiments bench lab serve pdf \
 	links lock release clean distclean
 
 help:  ## this list
@@ -73,8 +73,13 @@ book: $(READY) vendor  ## build the site into _build/html
 
 test: check book  ## every check there is
 	@echo "== chapters re-executed, functions against PyTorch, the site in a browser"
-	@$(PY) -m pytest -n 2 --dist loadscope tests chapters \
+	@$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests chapters \
 	  -rs --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+
+coverage: $(READY)  ## how much of bnlib its tests run, notebooks and site apart
+	@$(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder tests \
+	  --ignore tests/test_site.py --ignore tests/test_inpage.py --ignore tests/test_pdf.py \
+	  --cov=bnlib --cov-report=term:skip-covered
 
 check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check tools tests bnlib experiments benchmarks
@@ -125,7 +130,7 @@ release: $(READY)  ## commit and tag what is unreleased: make release VERSION=0.
 	@$(PY) tools/release.py $(VERSION)
 
 clean:  ## remove what was built
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +
 
 distclean: clean  ## and the virtual environment

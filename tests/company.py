@@ -10,6 +10,7 @@ import functools
 import itertools
 import random
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -188,6 +189,18 @@ def pairwise(seed=0, **axes):
         for pair in pairs:
             missing.pop(pair, None)
     return rows
+
+
+def pairs(*indirect, **axes):
+    """Run a test for every pair of values of its parameters, not for every product.
+
+    Those named first are fixtures, which get their values as `request.param`.
+    """
+    rows = [tuple(row.values()) for row in pairwise(**axes)]
+    ids = [", ".join(getattr(v, "__name__", str(v)) for v in row) for row in rows]
+    mark = pytest.mark.parametrize(tuple(axes), rows, indirect=indirect, ids=ids)
+    use = pytest.mark.usefixtures(*indirect) if indirect else lambda test: test
+    return lambda test: mark(use(test))
 
 
 class Wrong(list):

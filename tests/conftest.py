@@ -2,8 +2,20 @@
 
 from nbval.plugin import IPyNbCell
 
+# What takes longest begins first, so that two workers end together; then the other
+# notebooks, then the other tests.
+LONG = "test_site", "test_zoo", "15_pitfalls", "16_many_machines", "test_exercises"
+LONG += "test_inpage", "test_pairs", "test_tracers", "test_many_machines"
+
+
+def turn(item):
+    name = item.path.stem
+    rank = LONG.index(name) if name in LONG else len(LONG)
+    return rank, not isinstance(item, IPyNbCell)
+
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=turn)
     # Notebooks are committed without execution counts. nbval takes a cell without one
     # for a cell that never ran and refuses its output, so we number them here.
     for item in items:

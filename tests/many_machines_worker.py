@@ -1,14 +1,12 @@
 """What each worker of tests/test_many_machines.py does, and what one process does.
 
-Started by the test as `many_machines_worker.py NAME RANK SIZE FOLDER`. NAME is a
-function below; its result is saved in FOLDER.
+Each runs `main(name, rank, size, folder)`. The name is that of a function below; its
+result is saved in the folder, beside a log.
 """
 
 import datetime
 import os
-import sys
 import time
-from pathlib import Path
 
 import torch
 from torch import distributed, nn
@@ -353,7 +351,8 @@ def sticks(rank, size):
 
 def main(name, rank, size, folder):
     torch.set_num_threads(1)
-    rank, size, folder = int(rank), int(size), Path(folder)
+    log = os.open(folder / f"log{rank}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1), os.dup2(log, 2)
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
@@ -364,7 +363,3 @@ def main(name, rank, size, folder):
     found = globals()[name](rank, size)
     torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

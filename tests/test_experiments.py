@@ -193,11 +193,11 @@ def options_for(folder, out):
 def test_percentiles_script(mnist, one_thread, tmp_path):
     for name in ("new.json", "again.json"):
         more = options_for(tmp_path, name)
-        mnist_percentiles.main(["--seeds", "7", "--steps", "200", *more])
+        mnist_percentiles.main(["--seeds", "7", "--steps", "10", *more])
     result = load(tmp_path / "new.json")
     check_provenance(result)
-    check_percentiles(result, [7], 200)
-    command = "python -m experiments.mnist_percentiles --seeds 7 --steps 200"
+    check_percentiles(result, [7], 10)
+    command = "python -m experiments.mnist_percentiles --seeds 7 --steps 10"
     assert result["provenance"]["command"] == command
     again = load(tmp_path / "again.json")
     assert result["runs"] == again["runs"], "the same seed, another result"
@@ -346,11 +346,11 @@ def test_recorded_tuned():
 def test_tuned_script(mnist, one_thread, tmp_path, monkeypatch):
     small = {**mnist_tuned.CONFIG, "lrs": [0.1, 1.0], "stds": [0.1, mnist_mlp.FAN_IN]}
     monkeypatch.setattr(mnist_tuned, "CONFIG", small)
-    command = "--seeds 7 --sweep-seeds 8 9 --steps 200 --sweep-steps 20"
+    command = "--seeds 7 --sweep-seeds 8 9 --steps 5 --sweep-steps 2"
     mnist_tuned.main([*command.split(), *options_for(tmp_path, "new.json")])
     result = load(tmp_path / "new.json")
     check_provenance(result)
-    check_tuned(result, [7], 200)
+    check_tuned(result, [7], 5)
     expected = f"python -m experiments.mnist_tuned {command}"
     assert result["provenance"]["command"] == expected
     assert not list((tmp_path / "unfinished").iterdir())

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from company import pairs
 
 import bnlib
 import bnlib.fast as fast
 from benchmarks import rivals
 from bnlib import _fast
 
-DTYPES = [torch.float32, torch.float64]
-LAYOUTS = ["contiguous", "last", "sliced", "transposed"]
+KERNELS = ["compiled", "no numba"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,45 +25,45 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True, params=["compiled", "no numba"])
+@pytest.fixture
 def compiled(request, monkeypatch):
-    """Everything is tested twice: with kernels and without. Whether they are there."""
+    """With kernels and without: what has a way without them is tested on both."""
     if request.param == "no numba":
         monkeypatch.setattr(_fast, "kernels", lambda: None)
     elif _fast.kernels() is None:
         pytest.skip("numba is not installed")
-    return request.param == "compiled"
 
 
 # More than 2 MB, written past the caches: maps that are whole lines, or two, four,
 # eight or sixteen of them together, or none; runs that are longer than a kernel's.
 EDGES = [
-    (4, 20, 240, 240),
+    (2, 12, 240, 240),
     (8, 20, 90, 90),
     (8, 40, 46, 46),
     (16, 80, 30, 30),
     (64, 100, 11, 11),
     (64, 96, 11, 11),
     (4, 33, 71, 73),
-    (5, 8, 8, 13_120),
-    (41, 103_040),
+    (2, 8, 8, 13_120),
+    (41, 35_040),
 ]
 
 
-@pytest.mark.parametrize("shape", EDGES, ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["batch_norm", "layer_norm", "rms_norm", "group_norm"])
-def test_large_results_equal_the_reference(name, shape, dtype, compiled):
+@pairs(
+    "compiled",
+    compiled=KERNELS[:1],  # they alone write past the caches
+    shape=EDGES,
+    dtype=["float32", "float64"],
+    name=["batch_norm", "layer_norm", "rms_norm", "group_norm"],
+)
+def test_large_results_equal_the_reference(name, shape, dtype):
     """Maps and rows of whole lines of memory, and others."""
-    if not compiled:
-        pytest.skip("only kernels write past the caches")
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(2, *shape)).astype(dtype)
     size = shape[-1] if name in ("layer_norm", "rms_norm") else shape[1]
     affine = rng.normal(size=(1 if name == "rms_norm" else 2, size)).astype(dtype)
-    options = {"num_groups": size // 4} if name == "group_norm" else {}
-    if size % 4 and options:
-        pytest.skip("no groups of four")
+    groups = size // (3 if size % 4 else 4)
+    options = {"num_groups": groups} if name == "group_norm" else {}
     a = run(fast, name, x, dy, affine, options)
     b = run(
         bnlib, name, x.astype(float), dy.astype(float), affine.astype(float), options
@@ -73,12 +73,14 @@ def test_large_results_equal_the_reference(name, shape, dtype, compiled):
         assert off < (5e-6 if dtype == "float32" else 1e-13) and mine.dtype == dtype
 
 
-@pytest.mark.parametrize("scale", [1e-25, 1e-17, 1e-12, 1e12, 1e17])
+SCALES = [(k, s) for k in KERNELS for s in (1e-17, 1e-12, 1e12, 1e17)]
+SCALES += [("compiled", 1e-25)]  # squares underflow without, and chapter 3 says so
+
+
+@pytest.mark.parametrize(("compiled", "scale"), SCALES, indirect=["compiled"])
 @pytest.mark.parametrize("name", ["batch_norm", "layer_norm"])
-def test_deviations_of_any_size(name, scale, compiled):
+def test_deviations_of_any_size(compiled, name, scale):
     """Where float32 coefficients would leave their range, float64 takes over."""
-    if scale == 1e-25 and not compiled:
-        pytest.skip("squares underflow, and chapter 3 says so")
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(2, 16, 4, 9, 9)).astype("float32")
     x = (x * np.float32(scale)).astype("float32")
@@ -101,7 +103,9 @@ FUNCTIONS = {
     "rms_norm": ({}, 1),
 }
 ARRAYS = [(6, 4), (1, 4, 9), (40, 4, 3), (3, 4, 20, 20), (2, 4, 3, 4, 5), (300, 4, 17)]
-every_function = pytest.mark.parametrize("name", FUNCTIONS)
+# Those that take the shape: instance norm needs positions.
+CASES = [(n, s) for n in FUNCTIONS for s in ARRAYS if n != "instance_norm" or s[2:]]
+CENTRED = [name for name in FUNCTIONS if name != "rms_norm"]  # which subtract a mean
 
 
 def arrays(name, shape, dtype="float64", mean=0.0, given=True):
@@ -119,13 +123,9 @@ def run(library, name, x, dy, affine, options):
     return [y, *getattr(library, f"{name}_backward")(dy, cache)]
 
 
-@every_function
-@pytest.mark.parametrize("shape", ARRAYS, ids=str)
-@pytest.mark.parametrize("given", [True, False])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_equal_the_reference(name, shape, given, order):
-    if name == "instance_norm" and len(shape) == 2:
-        pytest.skip("no positions")
+@pairs("compiled", case=CASES, given=[True, False], order=["C", "F"], compiled=KERNELS)
+def test_arrays_equal_the_reference(case, given, order):
+    name, shape = case
     x, dy, affine, options = arrays(name, shape, given=given, mean=0.5)
     x, dy = np.asarray(x, order=order), np.asarray(dy, order=order)
     before = x.copy(), dy.copy()
@@ -136,14 +136,18 @@ def test_arrays_equal_the_reference(name, shape, given, order):
     assert (x == before[0]).all() and (dy == before[1]).all()
 
 
-@every_function
-@pytest.mark.parametrize("mean", [0.0, 3.0, 1e4, 1e5, 1e6])
-@pytest.mark.parametrize(
-    "shape", [(64, 12), (300_000, 2), (8, 4, 30, 30), (300, 4, 17)], ids=str
-)
-def test_arrays_are_exact_at_any_mean(name, mean, shape):
-    if (name == "rms_norm" and mean) or (name == "instance_norm" and len(shape) == 2):
-        pytest.skip("another function")
+FAR = [
+    (name, shape, mean)
+    for name in FUNCTIONS
+    for shape in ((64, 12), (300_000, 2), (8, 4, 30, 30), (300, 4, 17))
+    for mean in ((0.0, 3.0, 1e4, 1e5, 1e6) if name in CENTRED else (0.0,))
+    if name != "instance_norm" or shape[2:]
+]
+
+
+@pairs("compiled", case=FAR, compiled=KERNELS)
+def test_arrays_are_exact_at_any_mean(case):
+    name, shape, mean = case
     x, _, _, options = arrays(name, shape, "float32", mean)
     y, _ = getattr(fast, name)(x, **options)
     wanted, _ = getattr(bnlib, name)(x.astype(float), **options)
@@ -160,9 +164,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "rms_norm"])
-@pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
-@pytest.mark.parametrize("odd", ODD)
+@pairs("compiled", name=CENTRED, mean=[0.0, 1e4, 1e6], odd=list(ODD), compiled=KERNELS)
 def test_what_the_kernels_refuse_keeps_its_digits(name, mean, odd):
     x, dy, affine, options = arrays(name, (16, 4, 30, 30), "float32", mean)
     x[0, :, 0, 0] += 3  # a first value that is not the nearest to the mean
@@ -178,11 +180,8 @@ def test_what_the_kernels_refuse_keeps_its_digits(name, mean, odd):
     assert (np.asarray(y) == np.asarray(beta).reshape(shape)).all()
 
 
-@every_function
-@pytest.mark.parametrize("value", [0.1, -1234.567])
+@pairs("compiled", name=CENTRED, value=[0.1, -1234.567], compiled=KERNELS)
 def test_a_constant_array_gives_exactly_beta(name, value):
-    if name == "rms_norm":
-        pytest.skip("no mean is subtracted")
     for shape in ARRAYS[1:]:
         x, _, (_, beta), options = arrays(name, shape, "float32")
         y, _ = getattr(fast, name)(np.full_like(x, value), None, beta, **options)
@@ -191,7 +190,7 @@ def test_a_constant_array_gives_exactly_beta(name, value):
         assert (y == wanted).all()
 
 
-@every_function
+@pairs("compiled", name=list(FUNCTIONS), compiled=KERNELS)
 def test_what_the_kernels_refuse_is_the_reference(name):
     for convert in (torch.from_numpy, lambda a: a.astype("float16")):
         x, dy, affine, options = arrays(name, (3, 4, 20, 20))
@@ -211,8 +210,7 @@ BAD = {
 }
 
 
-@every_function
-@pytest.mark.parametrize("bad", BAD)
+@pairs("compiled", name=list(FUNCTIONS), bad=list(BAD), compiled=KERNELS)
 def test_bad_arrays_raise_what_the_reference_raises(name, bad):
     x, _, _, options = arrays(name, (3, 4, 20, 20))
     x = BAD[bad](x)
@@ -222,7 +220,7 @@ def test_bad_arrays_raise_what_the_reference_raises(name, bad):
         getattr(fast, name)(x, **options)
 
 
-@every_function
+@pairs("compiled", name=list(FUNCTIONS), compiled=KERNELS)
 def test_bad_arguments_raise_what_the_reference_raises(name):
     x, dy, affine, options = arrays(name, (3, 4, 20, 20))
     wrong = affine[0][:-1], affine[0].astype("float32"), affine[0] * np.nan
@@ -243,7 +241,7 @@ def test_bad_arguments_raise_what_the_reference_raises(name):
         backward(dy, (x,))
 
 
-@every_function
+@pairs("compiled", name=list(FUNCTIONS), compiled=KERNELS)
 def test_a_cache_goes_back_to_where_it_came_from(name):
     x, dy, affine, options = arrays(name, (3, 4, 20, 20))
     _, cache = getattr(fast, name)(x, *affine, **options)
@@ -254,7 +252,7 @@ def test_a_cache_goes_back_to_where_it_came_from(name):
             getattr(fast, f"{other}_backward")(dy, cache)
 
 
-@every_function
+@pairs("compiled", name=list(FUNCTIONS), compiled=KERNELS)
 def test_arrays_that_cannot_be_written_to(name):
     x, dy, affine, options = arrays(name, (6, 4, 5), "float32")
     wanted = run(fast, name, x, dy, affine, options)
@@ -296,9 +294,9 @@ def test_what_is_compared_computes_the_same():
             np.testing.assert_allclose(mine.detach(), right, rtol=1e-9, atol=1e-11)
 
 
-def test_the_kernels_that_networks_are_timed_with_are_a_batch_norm(compiled):
-    if not compiled:
-        pytest.skip("the layer is torch.nn's without them")
+@pytest.mark.parametrize("compiled", KERNELS[:1], indirect=True)  # else torch.nn's
+@pytest.mark.usefixtures("compiled")
+def test_the_kernels_that_networks_are_timed_with_are_a_batch_norm():
     x, dy = torch.randn(2, 4, 32, 9, 8)
     steps = []
     for layer in (rivals.KernelBatchNorm2d(32), torch.nn.BatchNorm2d(32)):

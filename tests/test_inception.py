@@ -48,7 +48,8 @@ def one_thread():
 
 @pytest.fixture
 def clothes(monkeypatch):
-    """Images without a structure, of the right shapes: the scripts still run."""
+    """Images without a structure, of the right shapes, and few steps between looks."""
+    monkeypatch.setattr(inception.Training, "every", 2)
     monkeypatch.setattr(inception, "load", made_up_data)
 
 
@@ -367,17 +368,17 @@ def run_small(script, command, folder):
 def test_table_script(clothes, tmp_path, monkeypatch):
     small = {**table.CONFIG, "lrs": [0.01, 0.1]}
     monkeypatch.setattr(table, "CONFIG", small)
-    command = "--seeds 7 --sweep-seeds 8 9 --steps 200 --sweep-steps 2"
-    check_table(run_small(table, command, tmp_path), [7], 200)
+    command = "--seeds 7 --sweep-seeds 8 9 --steps 4 --sweep-steps 2"
+    check_table(run_small(table, command, tmp_path), [7], 4)
 
 
 def test_ablation_script(clothes, tmp_path):
-    result = run_small(inception_ablation, "--seeds 7 --steps 200", tmp_path)
-    check_ablation(result, [7], 200)
+    result = run_small(inception_ablation, "--seeds 7 --steps 4", tmp_path)
+    check_ablation(result, [7], 4)
 
 
 def test_ensemble_script(clothes, tmp_path):
-    result = run_small(inception_ensemble, "--seeds 7 8 --steps 200", tmp_path)
+    result = run_small(inception_ensemble, "--seeds 7 8 --steps 4", tmp_path)
     check_ensemble(result, [7, 8])
 
 

@@ -1,17 +1,19 @@
 """Statistics of many workers: the merge, the layer on real processes, what goes wrong.
 
 The processes of one world are started once and run every case of
-many_machines_worker.py; the tests look at what they saved. Every wait has a limit, and
-no process outlives its test.
+many_machines_worker.py; the tests look at what they saved. All are forks of a server
+that has imported torch for them. Every wait has a limit, no fork outlives its test.
 """
 
 import copy
 import inspect
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import many_machines_worker as worker
@@ -256,15 +258,15 @@ def test_bnlib_needs_no_distributed():
 
 
 def start(name, size, folder):
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    script = str(ROOT / "tests/many_machines_worker.py")
-    processes = []
-    for rank in range(size):
-        log = (folder / f"log{rank}").open("w")
-        command = [sys.executable, script, name, str(rank), str(size), str(folder)]
-        processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
-        log.close()
+    forks = multiprocessing.get_context("forkserver")
+    with pytest.MonkeyPatch.context() as patch:  # where the server finds the worker
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        forks.set_forkserver_preload([worker.__name__])
+        forkserver.ensure_running()
+    cases = [(name, rank, size, folder) for rank in range(size)]
+    processes = [forks.Process(target=worker.main, args=case) for case in cases]
+    for process in processes:
+        process.start()
     return processes
 
 
@@ -273,11 +275,12 @@ def finish(processes, seconds, which=None):
     end = time.monotonic() + seconds
     try:
         for process in processes if which is None else [processes[k] for k in which]:
-            process.wait(max(0.1, end - time.monotonic()))
+            process.join(max(0.1, end - time.monotonic()))
+            assert process.exitcode is not None, f"not done after {seconds} seconds"
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            process.join()
 
 
 @pytest.fixture(scope="module", params=SPLITS)
@@ -287,7 +290,7 @@ def world(request, tmp_path_factory):
     processes = start("everything", size, folder)
     finish(processes, 120)
     logs = "\n".join((folder / f"log{rank}").read_text() for rank in range(size))
-    assert [p.returncode for p in processes] == [0] * size, logs
+    assert [p.exitcode for p in processes] == [0] * size, logs
     return size, [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
 
@@ -535,7 +538,7 @@ def test_a_worker_that_is_lost_ends_all_with_a_clear_error(
     finish(processes, 60, which=[0, 1])  # those that are left end by themselves
     for rank in (0, 1):
         log = (tmp_path / f"log{rank}").read_text()
-        assert processes[rank].returncode == 0, log
+        assert processes[rank].exitcode == 0, log
         said, _, seconds = torch.load(tmp_path / f"{rank}.pt")
         assert said.startswith(f"SyncBatchNorm(3): worker {rank} of 3 in process group")
         assert cause in said or "one has ended" in said

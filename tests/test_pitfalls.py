@@ -492,6 +492,8 @@ class TestDiagnose:
     def test_few_values_in_training_only(self):
         model = trained(healthy(), X)
         assert codes(model, X[:15]) == {"few-values"}
+        (found,) = bnlib.diagnose(model[:2], X[:9])
+        assert "by 25%" in found.what  # 1 / sqrt(2 (n - 1))
         assert not codes(model, X[:16])
         assert not codes(model.eval(), X[:1])
 
@@ -524,6 +526,24 @@ class TestDiagnose:
 
         assert "useless-bias" in codes(Skip(False).double(), X)
         assert "useless-bias" not in codes(Skip(True).double(), X)
+
+    def test_a_bias_before_a_norm_that_nobody_reads_is_no_finding(self):
+        class Aside(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
+                self.head = nn.Linear(5, 2)
+
+            def forward(self, x):
+                self.norm(self.linear(x))
+                return self.head(x)
+
+        assert "useless-bias" not in codes(Aside().double(), X)
+
+    def test_a_norm_that_starts_at_0_has_switched_nothing_off(self):
+        model = trained(healthy(), X)
+        nn.init.zeros_(model[1].weight)
+        assert "zero-weights" not in codes(model, X)
 
     @pytest.mark.parametrize(
         ("norm", "useless"),
