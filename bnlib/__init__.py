@@ -17,7 +17,6 @@ from bnlib._axis_norms import (
     instance_norm_backward,
     layer_norm,
     layer_norm_backward,
-    normalize_backward,
     rms_norm,
     rms_norm_backward,
 )
@@ -29,9 +28,11 @@ from bnlib._batch_norm import (
     fold_linear,
     moments,
     normalize,
+    normalize_backward,
     update_running,
 )
 from bnlib._covariate_shift import ActivationRecorder, drift
+from bnlib._declare import guarded
 from bnlib._gradcheck import gradcheck, numerical_gradient, relative_error
 from bnlib._local_response import local_response_norm, local_response_norm_backward
 from bnlib._merge import merge_moments
@@ -94,6 +95,10 @@ __all__ = [  # in the order of the chapters
     "CheckResult",
     "progress",
 ]
+for _name in __all__:  # formulas are bare; what users call looks at what comes in
+    if hasattr(globals().get(_name), "declared"):
+        globals()[_name] = guarded(globals()[_name])
+        globals()[_name].__module__ = __name__
 _LAZY = {  # name: its module, loaded on first use
     "check": "bnlib.checker",
     "CheckResult": "bnlib.checker",

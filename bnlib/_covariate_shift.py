@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from bnlib._declare import check_floats
+from bnlib._declare import check_floats, check_layout
 
 __all__ = ["ActivationRecorder", "drift"]
 
@@ -20,7 +20,7 @@ def channel_percentiles(out, levels):
             f"the module's output must be one tensor, got {got}; probe a part"
         )
     out = out.detach().cpu().double().numpy()
-    check_floats("the module's output", out, min_ndim=2, layout="(N, C, ...)")
+    check_layout("the module's output", out, "N C ...")
     return np.percentile(out, levels, axis=(0, *range(2, out.ndim)))
 
 

@@ -1,16 +1,113 @@
-"""From chapters/00_gradient_checking.ipynb.
+"""From chapters/A0_declaration.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
 
+import functools
 import numbers
 import sys
+from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
+
+__all__ = ["guarded"]
+
+
+def takes(keeps="", **declared):
+    """Say beside a formula what may come in, and the names of what it keeps for later.
+
+    Nothing happens here: `guarded` makes of it the function that users call.
+    """
+
+    def declare(formula):
+        formula.declared = declared
+        formula.keeps = namedtuple(f"{formula.__name__}_cache", keeps)
+        return formula
+
+    return declare
+
+
+def guarded(formula):
+    """Return the public face of a formula: what comes in is looked at, then it runs."""
+    code, last = formula.__code__, formula.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount]
+    defaults = dict(zip(names[len(names) - len(last) :], last, strict=True))
+    defaults |= formula.__kwdefaults__ or {}
+    known = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
+    needed = known - defaults.keys()
+
+    @functools.wraps(formula)
+    def face(*args, **options):
+        given = dict(zip(names, args, strict=False))
+        twice, given = given.keys() & options.keys(), {**given, **options}
+        if twice or len(args) > len(names) or not needed <= given.keys() <= known:
+            return formula(*args, **options)  # Python says what is wrong with it
+        ready, like = admit(formula.declared, {**defaults, **given})
+        return release(formula(**ready), formula, like, ready)
+
+    face.__doc__ = documented(formula)
+    return face
+
+
+FLOATS = {np.dtype(kind) for kind in ("float16", "float32", "float64")}
+
+
+def admit(declared, given):
+    """Return the arguments as the formula gets them, and the array that they go by.
+
+    Raises the error that the first bad argument deserves.
+    """
+    ready, layouts, like, owner = dict(given), {}, None, ""
+    for name, what in declared.items():
+        value = given.get(name)
+        if name not in given or (value is None and what[-1:] == "?"):
+            continue
+        if isinstance(what, Number):
+            usual = type(value) is float and what.low <= value <= min(what.high, 1e300)
+            if not usual:
+                check_number(name, value, *what)
+            continue
+        if not isinstance(what, str):  # axes, groups, a cache: it looks for itself
+            ready[name] = what(name, value, ready)
+            if isinstance(value, tuple) and hasattr(ready[name], "_fields"):
+                like, owner = value[0], "y"
+            continue
+        usual = type(value) is np.ndarray and value.dtype in FLOATS and value.size
+        if not (usual and np.logical_and.reduce(np.isfinite(value), axis=None)):
+            check_floats(name, value)
+        if like is None:
+            like, owner = value, name
+        elif type(value) is not type(like) or value.dtype != like.dtype:
+            check_like(name, value, like, owner)
+        layouts[name], _, low = what.rstrip("?").partition(" >")
+        if low:
+            check_above(name, value, low)
+        ready[name] = value.astype(float, copy=False) if usual else widen(value)
+    bind(layouts, ready, like)
+    if "var" in layouts and "eps" in ready:
+        check_kept("std", ready["var"] + ready["eps"], ready)
+    return ready, like
+
+
+CURES = {
+    "running_var": "pass running_mean first",
+    "running_std": "start it at 1, and average sqrt(var + eps) into it",
+}
+
+
+def check_above(name, x, low):
+    """Raise a ValueError with a cure unless all of x is `= 0`, or ` 0`: above it."""
+    if fails(x >= 0 if low[0] == "=" else x > 0):
+        got = "a negative value" if low[0] == "=" else "a value that is not"
+        cure = CURES.get(name, "did you pass the mean?")
+        raise ValueError(f"{name} must be >{low}, got {got}; {cure}")
 
 
 def is_known(x):
     """Return whether x has values to look at: no tracer, compiler, vmap or meta."""
+    if type(x) is np.ndarray:
+        return True
     kind = type(x).__name__
     if kind == "FakeTensor" or kind.endswith("Tracer"):
         return False
@@ -52,7 +149,12 @@ def kind_of(x):
     return kind.__name__ if kind else str(x.dtype).removeprefix("torch.")
 
 
-def _check_kind(name, x):
+def check_kind(name, x):
+    """Raise a TypeError with a cure unless x is an array of real floats."""
+    if not hasattr(x, "dtype") or not hasattr(x, "ndim"):
+        got, cure = type(x).__name__, "wrap it: numpy.asarray(..., dtype=float)"
+        what = "must be a numpy array or torch tensor"
+        raise TypeError(f"{name} {what}, got {got}; {cure}")
     kind, what = kind_of(x), "floating-point numbers"
     if "_e" in kind:  # float8_e4m3fn: bits of exponent and mantissa
         what = "floats of 16 bits or more"
@@ -64,61 +166,28 @@ def _check_kind(name, x):
     raise TypeError(f"{name} must hold {what}, got {x.dtype}; {cure}")
 
 
-def _check_finite(name, x):
+def check_values(name, x):
+    """Raise a ValueError with a cure for no values, and for NaN or infinity."""
+    shape = tuple(x.shape)
+    if 0 in shape:
+        raise ValueError(f"{name} is empty, shape {shape}; drop empty batches first")
     finite = abs(x) < float("inf")  # false for NaN too
     if fails(finite):
         bad = int((~finite).sum())
         raise ValueError(
             f"{name} must be finite, got NaN or infinity in {bad} values of shape "
-            f"{tuple(x.shape)}; find where they come from, or drop those examples"
+            f"{shape}; find where they come from, or drop those examples"
         )
 
 
-def check_floats(name, x, *, min_ndim=0, layout="any shape"):
-    """Raise an error with a cure unless x is a non-empty, finite, floating-point array.
-
-    name : str, how the caller calls it. x : numpy array or torch tensor; whether it is
-    finite is asked where it has values, see `is_known`. min_ndim, layout : the fewest
-    dimensions allowed, and how to describe them.
-
-    Raises TypeError (not an array, not floating-point) or ValueError (too few
-    dimensions, empty, NaN or infinite values).
-    """
-    if not hasattr(x, "dtype") or not hasattr(x, "ndim"):
-        got = type(x).__name__
-        cure = "wrap it: numpy.asarray(..., dtype=float)"
-        raise TypeError(
-            f"{name} must be a numpy array or torch tensor, got {got}; {cure}"
-        )
-    _check_kind(name, x)
-    shape = tuple(x.shape)
-    if x.ndim < min_ndim:
-        raise ValueError(
-            f"{name} must have shape {layout}, got shape {shape}; reshape it"
-        )
-    if 0 in shape:
-        raise ValueError(f"{name} is empty, shape {shape}; drop empty batches first")
-    _check_finite(name, x)
-
-
-def check_shape(name, x, shape, because):
-    """Raise a ValueError with a cure unless x has exactly the given shape.
-
-    name : str. x : numpy array or torch tensor. shape : tuple of ints.
-    because : str, where the expected shape comes from.
-    """
-    if tuple(x.shape) != tuple(shape):
-        raise ValueError(
-            f"{name} must have shape {tuple(shape)} because {because}, "
-            f"got {tuple(x.shape)}; reshape it or pass the matching array"
-        )
+def check_floats(name, x):
+    """Raise an error with a cure unless x is a filled array of finite real floats."""
+    check_kind(name, x)
+    check_values(name, x)
 
 
 def check_like(name, x, other, because):
-    """Raise a TypeError with a cure unless x is of the library and dtype of `other`.
-
-    name : str. x, other : numpy arrays or torch tensors. because : str, its name.
-    """
+    """Raise a TypeError with a cure unless x is of the library and dtype of `other`."""
     if library(x) is not library(other):
         of = [library(a).__name__ for a in (x, other)]
         cure = "use one library: numpy.asarray(...) or torch.from_numpy(...)"
@@ -129,6 +198,15 @@ def check_like(name, x, other, because):
         raise TypeError(f"{name} must have {expected}, got {x.dtype}; {cure}")
 
 
+def check_shape(name, x, shape, because):
+    """Raise a ValueError with a cure unless x has exactly the given shape."""
+    if tuple(x.shape) != tuple(shape):
+        raise ValueError(
+            f"{name} must have shape {tuple(shape)} because {because}, "
+            f"got {tuple(x.shape)}; reshape it or pass the matching array"
+        )
+
+
 def check_number(name, value, low, high, usual):
     """Raise a ValueError with a cure unless value is a real number in low ... high."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -137,6 +215,45 @@ def check_number(name, value, low, high, usual):
             f"{name} must be a finite number in {low} ... {high}, got {value!r}; "
             f"{usual} is usual"
         )
+
+
+class Number(NamedTuple):
+    """A finite real number in low ... high, to declare one."""
+
+    low: float
+    high: float = float("inf")
+    usual: float = 1
+
+
+def whole(low, high=float("inf"), *, usual):
+    """Declare a whole number in low ... high."""
+    to = "on" if high == float("inf") else f"to {high:,}"
+
+    def look(name, value, _=None):
+        integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not integral or not low <= value <= high:
+            must = f"must be a whole number from {low} {to}"
+            raise ValueError(f"{name} {must}, got {value!r}; {usual} is usual")
+        return value
+
+    look.said = f"whole number from {low} {to}"
+    return look
+
+
+def cache_of(forward):
+    """Declare what a forward pass has kept: its second result, or a tuple like it."""
+
+    def look(name, value, _):
+        kind = forward.keeps
+        like = type(value) is tuple and len(value) == len(kind._fields)
+        if not like and not isinstance(value, kind):
+            what = forward.__name__
+            cure = f"y, cache = {what}(...); {what}_backward(dy, cache)"
+            raise ValueError(f"{name} must be what {what} returned second: {cure}")
+        return kind(*(widen(v) if hasattr(v, "dtype") else v for v in value))
+
+    look.said = f"what `{forward.__name__}` returned second"
+    return look
 
 
 def widen(x):
@@ -150,4 +267,166 @@ def narrow(y, x):
     """Return y in the dtype of x and the machine's order of bytes."""
     if hasattr(y, "is_meta"):
         return y.to(x.dtype)
-    return y.astype(x.dtype.newbyteorder("="))
+    return y.astype(x.dtype.newbyteorder("="), copy=False)
+
+
+NOUNS = {"N": "examples", "C": "channels", "D": "features", "O": "outputs"}
+
+
+def bind(layouts, ready, like):
+    """Let letters stand for sizes, and lay each parameter along the axes it names.
+
+    A letter is bound by the first array that has it. An array whose letters are bound
+    already gets axes of length 1, to broadcast: gamma (C,) becomes (1, C, 1, 1).
+    """
+    sizes = {}  # letter: its size, the array that bound it, and where
+    for name, layout in layouts.items():
+        x, letters = ready[name], layout.split()
+        if layout == "axes":
+            ready[name] = lay_along(name, x, like, ready["axes"])
+        elif layout in ready or layout == "y":
+            other = like if layout == "y" else ready[layout]
+            check_shape(name, x, other.shape, f"that is the shape of {layout}")
+        elif sizes.keys() >= set(letters):  # a parameter, along axes of another array
+            size, owner, axis = sizes[layout]
+            if x.shape != (size,):
+                because = f"{owner} has {size} {NOUNS[layout]} in axis {axis}"
+                check_shape(name, x, (size,), because)
+            shape = [1] * ready[owner].ndim
+            shape[axis] = size
+            ready[name] = x.reshape(shape)
+        else:
+            dots = letters.index("...") if "..." in letters else len(letters)
+            least = len(letters) - ("..." in letters)
+            if x.ndim < least or (x.ndim > least and "..." not in letters):
+                raise ValueError(misfit(name, x, letters))
+            for k, letter in enumerate(letters):
+                axis = k if k < dots else k - len(letters)
+                if k != dots:
+                    sizes.setdefault(letter, (x.shape[axis], name, axis))
+
+
+def check_layout(name, x, layout):
+    """Raise an error with a cure unless x is a filled array of floats of a layout."""
+    check_floats(name, x)
+    bind({name: layout}, {name: x}, x)
+
+
+def misfit(name, x, letters):
+    """Return what to say of an array with too few axes, or too many."""
+    plain = [letter for letter in letters if letter != "..."]
+    said = ", ".join(letters) + "," * (len(letters) == 1)
+    if letters[-1] == "..." and plain:
+        said = f"{', '.join(plain)}{',' * (len(plain) == 1)}) or ({said}"
+    positions = ", with positions" if "L" in letters else ""
+    got = f"must have shape ({said}){positions}, got"
+    if x.ndim < len(plain):
+        return f"{name} {got} shape {tuple(x.shape)}; reshape it"
+    return f"{name} {got} {tuple(x.shape)}; flatten all but axis 0"
+
+
+def lay_along(name, x, like, axes):
+    """Return a parameter shaped like `like` along `axes`, ready to broadcast."""
+    expected = [like.shape[axis] for axis in axes]
+    because = f"x {tuple(like.shape)} has it along axes {axes}"
+    check_shape(name, x, expected, because)
+    return x.reshape([n if a in axes else 1 for a, n in enumerate(like.shape)])
+
+
+LARGE = {"x", "xhat", "centred"}  # kept, and as large as what came in
+
+
+def release(result, formula, like, ready):
+    """Return what a formula returned in the dtype of `like`, and its cache by name."""
+    usual = type(like) is np.ndarray and like.dtype in FLOATS
+    parts = list(result) if isinstance(result, tuple) else [result]
+    if isinstance(parts[-1], tuple):
+        cache = list(parts[-1])
+        for k, name in enumerate(formula.keeps._fields):
+            if name in TROUBLE:
+                fine = (cache[k] > 0) & (cache[k] < float("inf"))
+                if not (usual and np.logical_and.reduce(fine, axis=None)):
+                    check_kept(name, cache[k], ready)
+            elif name in LARGE and cache[k].dtype != like.dtype:
+                cache[k] = (
+                    cache[k].astype(like.dtype) if usual else narrow(cache[k], like)
+                )
+        parts[-1] = formula.keeps(*cache)
+    for k, part in enumerate(parts):
+        if hasattr(part, "dtype") and part.dtype != like.dtype:
+            parts[k] = part.astype(like.dtype) if usual else narrow(part, like)
+    if formula.__name__ in TROUBLE:
+        check_kept(formula.__name__, abs(parts[0]), ready)
+    return tuple(parts) if isinstance(result, tuple) else parts[0]
+
+
+# What a formula must keep positive and finite: what it is, and why it would be 0.
+TROUBLE = {
+    "std": ("variance", "a feature does not vary and eps is {eps}, so 0/0"),
+    "rms": ("mean square", "an example of x is zero and eps is {eps}, so 0/0"),
+    "energy": ("energy", "k + alpha * energy is zero somewhere"),
+    "covariance": ("covariance", ""),
+}
+
+
+def check_kept(name, x, ready):
+    """Raise a ValueError with a cure where a formula has divided by 0 or infinity."""
+    what, zero = TROUBLE[name]
+    if fails(x < float("inf")):
+        cure = "convert x to a wider dtype, or scale it down"
+        raise ValueError(f"the {what} of x overflows {x.dtype}; {cure}")
+    if zero and fails(x > 0):
+        cure = (
+            "pass a positive k"
+            if name == "energy"
+            else "pass a positive eps; 1e-5 is usual"
+        )
+        raise ValueError(f"{zero.format(**ready)}; {cure}")
+
+
+MEANINGS = {
+    "x": "what is normalized",
+    "gamma": "the scale; None stands for 1",
+    "beta": "the shift; None stands for 0",
+    "eps": "added inside the root, in the units of x squared",
+    "dy": "gradient of the loss with respect to y",
+    "cache": "",
+    "mean": "statistics, given",
+    "var": "statistics, given; biased",
+    "running_mean": "average of earlier batches' means",
+    "running_var": "average of earlier batches' unbiased variances",
+    "running_std": "average of earlier batches' standard deviations, eps included",
+    "axes": "the axes to average over",
+    "num_groups": "a divisor of C; neighbouring channels are grouped",
+    "momentum": "the weight of the new batch",
+}
+
+
+def documented(formula):
+    """Return a formula's docstring with numpydoc's section on what it takes."""
+    if formula.__doc__ is None:  # python -OO
+        return None
+    lines = ["", "Parameters", "----------"]
+    for name, what in formula.declared.items():
+        if isinstance(what, str):
+            layout, _, low = what.rstrip("?").partition(" >")
+            plain = layout.replace(" ", ", ")
+            shape = {"y": "of the shape of y", "axes": "like x along `axes`"}.get(
+                layout, f"({plain}{',' * plain.isalpha()})"
+            )
+            none = ", or None" if what[-1] == "?" else ""
+            lines.append(
+                f"{name} : array or tensor {shape}{f', >{low}' * bool(low)}{none}"
+            )
+        elif isinstance(what, Number):
+            lines.append(f"{name} : number in {what.low} ... {what.high}")
+        else:
+            said = "int, or several" if name == "axes" else "int"
+            lines.append(f"{name} : {getattr(what, 'said', said)}")
+        if MEANINGS.get(name):
+            lines.append(f"    {MEANINGS[name]}")
+    lines += ["", "Raises", "------", "TypeError, ValueError"]
+    lines.append("    naming the argument, what came, what was expected, and the cure")
+    import inspect
+
+    return inspect.cleandoc(formula.__doc__) + "\n" + "\n".join(lines)

@@ -8,12 +8,13 @@ import importlib
 import math
 import os
 from collections import namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 
-import bnlib._axis_norms as axis_norms
-import bnlib._batch_norm as reference
-from bnlib._declare import check_floats, check_like, check_shape
+import bnlib._axis_norms
+import bnlib._batch_norm
+from bnlib._declare import check_floats, check_like, check_shape, guarded
 
 __all__ = [
     "batch_norm",
@@ -44,7 +45,16 @@ BLOCK = 1 << 16  # values worked on at a time: three such blocks stay in a core'
 WIDE = 16  # maps with fewer positions are added up across examples
 
 
-def takes(x, min_ndim=2):
+def faces(module):
+    """Return the functions that users call for what a module declares."""
+    formulas = {n: f for n, f in vars(module).items() if hasattr(f, "declared")}
+    return SimpleNamespace(**{n: guarded(f) for n, f in formulas.items()})
+
+
+reference, axis_norms = faces(bnlib._batch_norm), faces(bnlib._axis_norms)
+
+
+def is_usual(x, min_ndim=2):
     """Return whether the kernels take x: a numpy array of float32 or float64."""
     known = type(x) is np.ndarray and x.dtype in (np.float32, np.float64)
     return known and x.size > 0 and x.ndim >= min_ndim and x.dtype.isnative
@@ -212,7 +222,7 @@ def compiled(x, gamma, beta, eps, shape, affine, by):
 def compiled_backward(dy, cache):
     """Return dx, dgamma and dbeta by the kernel that the cache names."""
     x, shape = cache.x, cache.shape
-    if not (takes(dy, 1) and dy.shape == shape and dy.dtype == x.dtype):
+    if not (is_usual(dy, 1) and dy.shape == shape and dy.dtype == x.dtype):
         check_upstream(dy, x, shape)
     dx, (dgamma, dbeta) = room_for(x), np.zeros((2, *cache.gamma.shape))
     maps = np.ascontiguousarray(dy).reshape(x.shape)
@@ -262,7 +272,7 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     `batch_norm_backward`. What is unusual, tensors say, goes to chapter 3.
     Source: chapter 17.
     """
-    if takes(x) and fits(gamma, x) and fits(beta, x):
+    if is_usual(x) and fits(gamma, x) and fits(beta, x):
         found = compiled_batch_norm(x, gamma, beta, eps)
         if found is not None:
             return found
@@ -299,7 +309,7 @@ def batch_norm_backward(dy, cache):
     if not isinstance(cache, BatchCache):
         return reference.batch_norm_backward(dy, cache)
     x, mean, std, gamma, shape = cache
-    if not (takes(dy) and dy.shape == shape and dy.dtype == x.dtype):
+    if not (is_usual(dy) and dy.shape == shape and dy.dtype == x.dtype):
         check_upstream(dy, x, shape)
     maps = np.ascontiguousarray(dy).reshape(x.shape)
     dbeta, product = channel_sums(maps, x)
@@ -362,7 +372,7 @@ RowCache = namedtuple("RowCache", "x mean std gamma shape axes")
 
 def by_rows(x, axes, gamma, beta=None):
     """Return whether `axes` are the last of x, and gamma and beta fit them."""
-    if not takes(x, 1) or type(axes) is not tuple or not axes:
+    if not is_usual(x, 1) or type(axes) is not tuple or not axes:
         return False
     last = sorted(a % x.ndim for a in axes if type(a) is int and -x.ndim <= a < x.ndim)
     shape = x.shape[x.ndim - len(axes) :]
@@ -436,7 +446,7 @@ def layer_norm_backward(dy, cache):
 
 def row_gradients(dy, cache):
     """Return dx, dgamma and dbeta of a layer or an RMS norm, after looking at dy."""
-    if not (takes(dy, 1) and dy.shape == cache.shape and dy.dtype == cache.x.dtype):
+    if not (is_usual(dy, 1) and dy.shape == cache.shape and dy.dtype == cache.x.dtype):
         check_upstream(dy, cache.x, cache.shape)
     dx, dgamma, dbeta = rows_backward(np.ascontiguousarray(dy), cache)
     if not math.isfinite(dgamma.sum() + dbeta.sum()):
@@ -527,7 +537,7 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
     Arguments, y and errors are the same; the cache is for this module's
     `group_norm_backward`. All that is unusual goes to chapter 14. Source: chapter 17.
     """
-    whole = type(num_groups) is int and num_groups > 0 and takes(x)
+    whole = type(num_groups) is int and num_groups > 0 and is_usual(x)
     if whole and x.shape[1] % num_groups == 0 and fits(gamma, x) and fits(beta, x):
         found = compiled_groups(x, gamma, beta, num_groups, eps)
         if found is not None:
@@ -559,7 +569,7 @@ def group_norm_backward(dy, cache):
     if not isinstance(cache, GroupCache):
         return axis_norms.group_norm_backward(dy, cache)
     x, mean, std, gamma, shape, groups = cache
-    if not (takes(dy) and dy.shape == shape and dy.dtype == x.dtype):
+    if not (is_usual(dy) and dy.shape == shape and dy.dtype == x.dtype):
         check_upstream(dy, x, shape)
     maps = np.ascontiguousarray(dy).reshape(*shape[:2], -1)
     sums, products = map_sums(maps, x.reshape(maps.shape))
@@ -595,7 +605,7 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
 
     y = gamma * (x - mean) / sqrt(var + eps) + beta, moments over positions
     """
-    if takes(x, 3) and fits(gamma, x) and fits(beta, x):
+    if is_usual(x, 3) and fits(gamma, x) and fits(beta, x):
         y, cache = group_norm(x, gamma, beta, num_groups=x.shape[1], eps=eps)
         if isinstance(cache, GroupCache | KernelCache):
             return y, cache

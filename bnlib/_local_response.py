@@ -3,18 +3,7 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-import numbers
-
-from bnlib._declare import (
-    check_floats,
-    check_like,
-    check_number,
-    check_shape,
-    fails,
-    library,
-    narrow,
-    widen,
-)
+from bnlib._declare import Number, cache_of, library, takes, whole
 
 __all__ = ["local_response_norm", "local_response_norm_backward"]
 
@@ -31,63 +20,39 @@ def neighbour_sum(x, before, after):
     return sum(padded[:, k : k + channels] for k in range(before + after + 1))
 
 
-def check_size(size):
-    """Raise a ValueError with a cure unless size is a whole number from 1 on."""
-    whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
-    if not whole or size < 1:
-        cure = "5 is usual"
-        raise ValueError(f"size must be a whole number from 1 on, got {size!r}; {cure}")
+check_size = whole(1, usual=5)
 
 
-def _check_energy(d):
-    """Raise a ValueError with a cure unless d is positive and finite everywhere."""
-    if fails(d > 0):
-        raise ValueError("k + alpha * energy is zero somewhere; pass a positive k")
-    if fails(d < float("inf")):
-        raise ValueError(f"the energy of x overflows {d.dtype}; scale x down")
-
-
+@takes(
+    "x energy size alpha beta",
+    x="N C L ...",
+    size=check_size,
+    alpha=Number(0, usual=1e-4),
+    beta=Number(-1000, 1000, usual=0.75),
+    k=Number(0, usual=1),
+)
 def local_response_norm(x, *, size, alpha=1e-4, beta=0.75, k=1.0):
-    r"""Divide every value by the energy of the channels around it.
+    """Divide every value by the energy of the channels around it.
 
     y_c = x_c / d_c^beta,   d_c = k + (alpha / size) sum over W(c) of x_j^2
 
-    x : numpy array or torch tensor (N, C, L, ...), floating-point. size : int, the
-    channels in the window W(c) = c - size//2 ... c + (size-1)//2. alpha, beta, k :
-    numbers, alpha and k >= 0, |beta| <= 1000; alpha is divided by size as in PyTorch.
-
-    Returns (y, cache): y of the shape and dtype of x; cache = (x, d, size, alpha,
-    beta), for `local_response_norm_backward`. Sums are taken in float64.
-    Raises TypeError and ValueError naming the argument, also where d is 0 or overflows.
+    W(c) = c - size//2 ... c + (size-1)//2; alpha is divided by size as in PyTorch.
     Source: Krizhevsky et al. 2012, section 3.3 (where alpha is not divided).
     """
-    check_floats("x", x, min_ndim=3, layout="(N, C, L), (N, C, H, W) or more axes")
-    check_size(size)
-    check_number("alpha", alpha, 0, float("inf"), 1e-4)
-    check_number("beta", beta, -1000, 1000, 0.75)
-    check_number("k", k, 0, float("inf"), 1)
-    wide = widen(x)
-    d = k + alpha / size * neighbour_sum(wide * wide, size // 2, (size - 1) // 2)
-    _check_energy(d)
-    return narrow(wide / d**beta, x), (x, d, size, alpha, beta)
+    d = k + alpha / size * neighbour_sum(x * x, size // 2, (size - 1) // 2)
+    return x / d**beta, (x, d, size, alpha, beta)
 
 
+@takes(cache=cache_of(local_response_norm), dy="y")
 def local_response_norm_backward(dy, cache):
     """Return dx, the gradient of the loss with respect to x of `local_response_norm`.
 
     dx_c = dy_c / d_c^beta - (2 alpha beta / size) x_c sum_j dy_j x_j / d_j^(beta + 1),
     over the channels j whose window holds c
 
-    dy : array of the shape, library and dtype of x, else ValueError or TypeError.
-    cache : what `local_response_norm` returned. Source: chapter 10.
+    Source: chapter 10.
     """
-    if len(cache) != 5:
-        cure = "y, cache = local_response_norm(x, ...)"
-        raise ValueError(f"cache must be what that function returned second: {cure}")
     x, d, size, alpha, beta = cache
-    check_floats("dy", dy)
-    check_shape("dy", dy, x.shape, "x has it")
-    check_like("dy", dy, x, "x")
-    mirrored, wide, pull = ((size - 1) // 2, size // 2), widen(x), widen(dy)
-    through = neighbour_sum(pull * wide / d ** (beta + 1), *mirrored)
-    return narrow(pull / d**beta - 2 * alpha * beta / size * wide * through, dy)
+    mirrored = (size - 1) // 2, size // 2
+    through = neighbour_sum(dy * x / d ** (beta + 1), *mirrored)
+    return dy / d**beta - 2 * alpha * beta / size * x * through

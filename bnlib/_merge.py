@@ -3,7 +3,15 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-from bnlib._declare import check_floats, check_like, check_shape, narrow, widen
+from bnlib._declare import (
+    check_floats,
+    check_like,
+    check_shape,
+    fails,
+    library,
+    narrow,
+    widen,
+)
 
 __all__ = ["merge_moments"]
 
@@ -36,9 +44,15 @@ def check_counts(counts):
         cure = "one number per worker is expected"
         got = f"got shape {tuple(counts.shape)}"
         raise ValueError(f"counts must have shape (workers,), {got}; {cure}")
-    if not ((counts >= 0) & (counts < float("inf"))).all() or not (counts > 0).any():
+    if fails((counts >= 0) & (counts < float("inf"))) or fails((counts > 0).any()):
         cure = "0 is fine for a worker without data, but not for all"
         raise ValueError(f"counts must be finite and >= 0, got {counts}; {cure}")
+
+
+def filled(part, counts):
+    """Return moments with 0 where a part is empty: it may have NaN there."""
+    some = counts.reshape(-1, *[1] * (part.ndim - 1)) > 0
+    return library(part).where(some, part, library(part).zeros_like(part))
 
 
 def check_parts(counts, means, variances):
@@ -49,8 +63,7 @@ def check_parts(counts, means, variances):
     check_counts(counts)
     for name, part in (("means", means), ("variances", variances)):
         fits = hasattr(part, "shape") and part.shape[:1] == counts.shape
-        seen = part[counts > 0] if fits else part
-        check_floats(name, seen, min_ndim=1, layout="(workers, ...)")
+        check_floats(name, filled(part, counts) if fits else part)
         expected = (len(counts), *part.shape[1:])
         check_shape(name, part, expected, f"there are {len(counts)} counts")
     check_like("variances", variances, means, "means")
@@ -58,7 +71,7 @@ def check_parts(counts, means, variances):
     if hasattr(counts, "astype") != hasattr(means, "astype"):
         cure = "use one library: numpy.asarray(...) or torch.from_numpy(...)"
         raise TypeError(f"counts and means are from two libraries; {cure}")
-    if not (variances[counts > 0] >= 0).all():
+    if fails(filled(variances, counts) >= 0):
         cure = "did you pass the means?"
         raise ValueError(f"variances must be >= 0, got a negative value; {cure}")
 
@@ -79,11 +92,10 @@ def merge_moments(counts, means, variances):
     Source: Chan, Golub & LeVeque 1983, the pairwise algorithm, for any number of parts.
     """
     check_parts(counts, means, variances)
-    some = counts > 0
-    wide = widen(means[some])
-    mean, var = pool(narrow(counts[some], wide), wide, widen(variances[some]))
+    wide, spread = (widen(filled(part, counts)) for part in (means, variances))
+    mean, var = pool(narrow(counts, wide), wide, spread)
     mean, var = narrow(mean, means), narrow(var, means)
-    if not (var < float("inf")).all():
+    if fails(var < float("inf")):
         cure = "convert means and variances to a wider dtype"
         raise ValueError(f"the merged variance overflows {means.dtype}; {cure}")
     return mean, var

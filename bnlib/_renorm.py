@@ -8,14 +8,12 @@ import sys
 
 from bnlib._batch_norm import (
     affine,
+    affine_backward,
     batch_axes,
-    batch_norm_backward,
-    check_variance,
     moments,
-    normalize,
-    per_channel,
+    normalize_backward,
 )
-from bnlib._declare import check_floats, fails, library, narrow, widen
+from bnlib._declare import Number, cache_of, library, takes
 
 __all__ = [
     "batch_renorm",
@@ -36,65 +34,61 @@ def stop_gradient(a):
     return a.detach() if hasattr(a, "detach") else a
 
 
-def check_limits(rmax, dmax):
-    """Raise ValueError unless rmax is a number >= 1 and dmax one >= 0; inf is fine."""
-    for name, limit, low, usual in (("rmax", rmax, 1, 3), ("dmax", dmax, 0, 5)):
-        real = isinstance(limit, numbers.Real) and not isinstance(limit, bool)
-        if not (real and limit >= low):
-            cure = f"{usual} is usual, {low} turns the correction off"
-            raise ValueError(f"{name} must be a number >= {low}, got {limit!r}; {cure}")
-
-
 def correction(mean, std, running_mean, running_std, rmax, dmax):
-    r"""Return r and d, which turn batch norm into what inference does, within limits.
+    """Return r and d, which turn batch norm into what inference does, within limits.
 
     r = clip(std / running_std, 1/rmax, rmax)
     d = clip((mean - running_mean) / running_std, -dmax, dmax)
 
-    All arrays or tensors that broadcast; r and d are constants, see `stop_gradient`.
-    rmax >= 1, dmax >= 0. Source: Ioffe 2017, Algorithm 1.
+    They are constants, see `stop_gradient`. Source: Ioffe 2017, Algorithm 1.
     """
     r = (std / running_std).clip(1 / rmax, rmax)
     d = ((mean - running_mean) / running_std).clip(-dmax, dmax)
     return stop_gradient(r), stop_gradient(d)
 
 
+def limit(low, usual):
+    """Declare a limit, a number from `low` on; infinity is fine."""
+
+    def look(name, value, _=None):
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (real and value >= low):
+            cure = f"{usual} is usual, {low} turns the correction off"
+            raise ValueError(f"{name} must be a number >= {low}, got {value!r}; {cure}")
+        return value
+
+    look.said = f"number from {low} on"
+    return look
+
+
+check_rmax, check_dmax = limit(1, usual=3), limit(0, usual=5)
+
+
+@takes(
+    "xhat std gamma r d",
+    x="N C ...",
+    rmax=check_rmax,
+    dmax=check_dmax,
+    running_mean="C",
+    running_std="C > 0",
+    gamma="C?",
+    beta="C?",
+    eps=Number(0, usual=1e-5),
+)
 def batch_renorm(x, gamma, beta, running_mean, running_std, *, rmax, dmax, eps=1e-5):
-    r"""Normalize every channel over the batch, correct it towards running statistics.
+    """Normalize every channel over the batch, correct it towards running statistics.
 
     y = gamma * (r * xhat + d) + beta,   xhat = (x - mean) / std,  std = sqrt(var + eps)
-    r = clip(std / running_std, 1/rmax, rmax)
-    d = clip((mean - running_mean) / running_std, -dmax, dmax)
 
-    x : numpy array or torch tensor (N, C, ...), floating-point. gamma, beta : (C,) or
-    None for 1 and 0. running_mean, running_std : (C,), averages of earlier batches'
-    mean and std; running_std > 0 includes eps. All of the dtype of x; nothing is
-    changed in place. rmax >= 1, dmax >= 0; 1 and 0 give `batch_norm`, inf and inf give
-    gamma * (x - running_mean) / running_std + beta. r and d are constants: no gradient
-    flows through them, in `batch_renorm_backward` as under torch's autograd.
-
-    Returns (y, cache), y of the shape and dtype of x; sums are taken in float64.
-    Raises TypeError and ValueError naming the argument.
-    Source: Ioffe 2017, Algorithm 1.
+    r and d are those of `correction`, constants: no gradient flows through them.
+    rmax = 1 and dmax = 0 give `batch_norm`, inf and inf give
+    gamma * (x - running_mean) / running_std + beta. Source: Ioffe 2017, Algorithm 1.
     """
-    check_floats("x", x, min_ndim=2, layout="(N, C) or (N, C, ...)")
-    check_limits(rmax, dmax)
-    running = {"running_mean": running_mean, "running_std": running_std}
-    for name, statistic in running.items():
-        check_floats(name, statistic)
-        running[name] = per_channel(name, statistic, x)
-    if fails(running_std > 0):
-        cure = "start it at 1, and average sqrt(var + eps) into it"
-        raise ValueError(f"running_std must be > 0, got a value that is not; {cure}")
-    gamma, beta = per_channel("gamma", gamma, x), per_channel("beta", beta, x)
-    wide = widen(x)
-    mean, var = moments(wide, batch_axes(x))
-    check_variance(var, eps)
+    mean, var = moments(x, batch_axes(x))
     std = (var + eps) ** 0.5
-    r, d = correction(mean, std, *running.values(), rmax, dmax)
-    xhat = normalize(wide, mean, var, eps)
-    y = affine(r * xhat + d, gamma, beta)
-    return narrow(y, x), (narrow(xhat, x), std, gamma, r, d)
+    r, d = correction(mean, std, running_mean, running_std, rmax, dmax)
+    xhat = (x - mean) / std
+    return affine(r * xhat + d, gamma, beta), (xhat, std, gamma, r, d)
 
 
 def ramp(step, *, start, end, low, high):
@@ -119,23 +113,17 @@ def dmax_schedule(step):
     return ramp(step, start=5_000, end=25_000, low=0.0, high=5.0)
 
 
+@takes(cache=cache_of(batch_renorm), dy="y")
 def batch_renorm_backward(dy, cache):
-    r"""Return the gradients (dx, dgamma, dbeta) of batch renormalization.
+    """Return the gradients (dx, dgamma, dbeta) of batch renormalization.
 
     dx = (g - <g> - xhat <g xhat>) / std, with g = gamma r dy and <.> the batch mean
     dgamma = sum(dy (r xhat + d)),   dbeta = sum(dy)
 
     r and d count as constants: this is the gradient that trains, and where they are not
-    clipped it is not the derivative of the forward pass. dy : shape and dtype of y.
-    cache : what `batch_renorm` returned. Shapes: dx as x; dgamma, dbeta (C,), also
-    where gamma or beta were left out. Raises TypeError or ValueError for a dy that is
-    not a finite floating-point array of the shape of y. Source: Ioffe 2017, section 3.
+    clipped it is not the derivative of the forward pass. Source: Ioffe 2017, section 3.
     """
-    if len(cache) != 5:
-        cure = "y, cache = batch_renorm(x, ...); batch_renorm_backward(dy, cache)"
-        raise ValueError(f"cache must be what batch_renorm returned second: {cure}")
     xhat, std, gamma, r, d = cache
-    scale = r if gamma is None else gamma * r
-    dx, dscale, dbeta = batch_norm_backward(dy, (xhat, std, scale))
-    dgamma = r.reshape(-1) * dscale + d.reshape(-1) * dbeta
-    return dx, narrow(dgamma, dy), dbeta
+    axes = batch_axes(xhat)
+    dx = normalize_backward(affine(r * dy, gamma), xhat, std, axes)
+    return dx, *affine_backward(dy, r * xhat + d, axes)

@@ -14,18 +14,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnlib._axis_norms import group_norm, layer_norm, layer_norm_backward, rms_norm
-from bnlib._batch_norm import (
+from bnlib import (
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
+    batch_renorm,
+    batch_renorm_backward,
     fold_linear,
+    group_norm,
+    layer_norm,
+    layer_norm_backward,
+    merge_moments,
     moments,
+    rms_norm,
     update_running,
+    zca_whiten,
 )
-from bnlib._merge import merge_moments
-from bnlib._renorm import batch_renorm, batch_renorm_backward
-from bnlib._whitening import zca_whiten
 
 __all__ = [
     "ROOT",

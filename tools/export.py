@@ -40,6 +40,8 @@ TAGS = {
 TAKES_OVER = {"bnlib/_fast.py", "bnlib/_kernels.py", "bnlib/nn/_exact.py"}
 # Of these, the ones that `bnlib` itself goes on without.
 ASIDE = {"bnlib/_fast.py", "bnlib/_kernels.py"}
+# The page that all chapters stand on: read first, wherever the contents list it.
+FOUNDATION = "A0_declaration"
 MARK = "Extracted by `make export`: edit the notebook, not this file."
 
 
@@ -152,7 +154,7 @@ def resolve(cell: Cell, node: ast.stmt, modules: dict[str, Module]) -> list[str]
     if node.level:
         name = "." * node.level + (node.module or "")
         cell.fail(f"imports `{name}`", "write bnlib, not a dot")
-    if node.module.split(".")[0] != "bnlib":
+    if node.module.split(".")[0] != "bnlib" or not is_inner(cell.path):
         return [ast.unparse(node)]
     lines = []
     for alias in node.names:
@@ -161,6 +163,11 @@ def resolve(cell: Cell, node: ast.stmt, modules: dict[str, Module]) -> list[str]
         as_name = f" as {alias.asname}" if alias.asname else ""
         lines.append(f"from {dotted} import {alias.name}{as_name}")
     return lines
+
+
+def is_inner(path: str) -> bool:
+    """Whether a module is loaded with its package, which then has no names yet."""
+    return path.startswith(("bnlib/_", "bnlib/nn/"))
 
 
 def home_of(cell: Cell, dotted: str, name: str, modules: dict[str, Module]) -> str:
@@ -227,7 +234,7 @@ def clash(name: str, other: Module, cell: Cell) -> bool:
 def collect(root: Path = ROOT) -> dict[str, Module]:
     """All modules of the book, by path, with the laws checked."""
     modules: dict[str, Module] = {}
-    for chapter in chapters(root):
+    for chapter in sorted(chapters(root), key=lambda path: path.stem != FOUNDATION):
         for cell in exported(chapter):
             add(modules.setdefault(cell.path, Module(cell.path)), cell, modules)
     return {path: module for path, module in modules.items() if module.bodies}

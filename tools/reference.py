@@ -80,9 +80,9 @@ def body(docstring):
 
 def origin(thing):
     """The chapter that a thing comes from and the module that has its lines."""
-    name = thing.__name__
+    name, bare = thing.__name__, inspect.unwrap(thing)
     for module in reversed(modules().values()):
-        mine = getattr(import_module(module.dotted), name, None) is thing
+        mine = getattr(import_module(module.dotted), name, None) in (thing, bare)
         if mine and name in module.names:
             return module.names[name].stem, module.dotted
     raise LookupError(f"no chapter exports {name}")

@@ -9,10 +9,7 @@ import math
 import torch
 import torch.overrides
 
-from bnlib._batch_norm import (
-    affine,
-    batch_axes,
-)
+from bnlib._batch_norm import affine, batch_axes
 from bnlib.nn._trace import is_eager, one_node
 
 

@@ -8,7 +8,7 @@ import torch.fx
 from torch import nn
 
 import bnlib._whitening as arrays
-from bnlib._declare import check_floats, check_like, check_number, check_shape
+from bnlib._declare import check_layout, check_like, check_number, check_shape
 from bnlib._whitening import newton_schulz
 from bnlib.nn._trace import is_eager, one_node
 
@@ -100,7 +100,7 @@ def decorrelated_batch_norm(
     after everything else has succeeded.
     """
     if is_eager():  # elsewhere nobody can look at values
-        check_floats("input", input, min_ndim=2, layout="(N, C) or (N, C, ...)")
+        check_layout("input", input, "N C ...")
     check_like("input", input, running_mean, "running_mean")
     if input.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"input must be float32 or float64, got {input.dtype}; convert")

@@ -26,7 +26,7 @@ def local_response_norm(input, size, alpha=1e-4, beta=0.75, k=1.0):
     if is_for_torch(input):
         how = size, alpha, beta, k
         return torch.nn.functional.local_response_norm(input, *how)
-    arrays.check_size(size)
+    arrays.check_size("size", size)
     if not isinstance(input, torch.Tensor) or not input.is_floating_point():
         got = getattr(input, "dtype", type(input).__name__)
         raise TypeError(f"input must be a floating-point tensor, got {got}; convert it")

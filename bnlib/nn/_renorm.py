@@ -74,7 +74,7 @@ def batch_renorm(
     check_input(input, training, eps)
     check_channels(input, True, None, None, weight, bias)
     check_running(input, running_mean, running_std)
-    arrays.check_limits(rmax, dmax)
+    arrays.check_rmax("rmax", rmax), arrays.check_dmax("dmax", dmax)
     if not math.isfinite(momentum):
         raise ValueError(f"momentum must be finite, got {momentum}; 0.01 is usual")
     vectors = weight, bias, running_mean, running_std
@@ -105,9 +105,8 @@ class RenormState(torch.nn.Module):
         if not track_running_stats:
             cure = "leave the argument out, or use batch norm"
             raise ValueError(f"track_running_stats must be True, got False; {cure}")
-        arrays.check_limits(
-            1 if callable(rmax) else rmax, 0 if callable(dmax) else dmax
-        )
+        arrays.check_rmax("rmax", 1 if callable(rmax) else rmax)
+        arrays.check_dmax("dmax", 0 if callable(dmax) else dmax)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.rmax, self.dmax = affine, rmax, dmax
         one = torch.ones(num_features, device=device, dtype=dtype)
