@@ -245,8 +245,8 @@ def cache_of(forward):
 
     def look(name, value, _):
         kind = forward.keeps
-        like = type(value) is tuple and len(value) == len(kind._fields)
-        if not like and not isinstance(value, kind):
+        mine = type(value).__name__ in ("tuple", kind.__name__)
+        if not mine or len(value) != len(kind._fields):
             what = forward.__name__
             cure = f"y, cache = {what}(...); {what}_backward(dy, cache)"
             raise ValueError(f"{name} must be what {what} returned second: {cure}")
