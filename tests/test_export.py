@@ -244,7 +244,6 @@ def test_every_public_name_is_importable_from_the_package():
     import bnlib
 
     support = {"data", "figures"}  # imported by their own name: they need more
-    support |= {"exercises", "checker"}  # check and progress are all one needs of them
     support |= {"fast"}  # faster twins, under the same names
     inner = {"batch_axes", "per_channel", "channel_percentiles", "neighbour_sum"}
     inner |= {"stop_gradient", "correction", "pool", "iterate_root"}

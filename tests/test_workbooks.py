@@ -1,4 +1,4 @@
-"""The checked exercises in chapters and workbooks are those of the catalogue."""
+"""Exercises in chapters, workbooks and catalogue are the same; what each catches."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ def cells(path, kind="code"):
     return [c.source for c in book.cells if c.cell_type == kind]
 
 
-def test_chapters_and_workbooks_are_what_the_catalogue_says():
+def test_workbooks_and_mistakes_are_what_the_catalogue_says():
     assert [p.stem for p in WORKBOOKS] == list(exercises.WORKBOOKS)
     for path, text in exercises.wanted().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: make exercises"

@@ -3,7 +3,8 @@
 A code cell tagged `export` goes to bnlib/<chapter>.py, one tagged `export:nn` to
 bnlib/nn/<chapter>.py, one tagged `export:kernels` to bnlib/kernels/<chapter>.py, where
 chapters/04_backward.ipynb is the chapter `backward`. A tag may name the module itself:
-`export:nn/_convert` is bnlib/nn/_convert.py.
+`export:nn/_convert` is bnlib/nn/_convert.py. `export:exercises/catalogue/moments` is
+what the checker knows of an exercise; its file gets the exercise's texts too.
 
     python tools/export.py            write the modules
     python tools/export.py --check    change nothing; show a diff and fail if stale
@@ -17,6 +18,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import exercise_cells
 import nbformat
 import yaml
 
@@ -25,6 +27,7 @@ PACKAGES = {
     "export": "bnlib",
     "export:nn": "bnlib/nn",
     "export:kernels": "bnlib/kernels",
+    "export:exercises": "bnlib/exercises",
 }
 # Every tag a cell may carry. An unknown one is most likely a typo for `export`, and a
 # typo there would silently drop code from the package.
@@ -38,8 +41,8 @@ TAGS = {
     "nbval-ignore-output",
     "bright-is-more",  # the style sheet does not invert its colour maps in the dark
     "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
-    "exercise",  # made by tools/exercises.py
-    "setup",  # made there too: installs bnlib where it is missing
+    "exercise",  # one that is checked: statement, stub, hints, solution
+    "setup",  # made by tools/exercises.py: installs bnlib where it is missing
 }
 # The chapter that hands out earlier layers and functions anew, under their names.
 TAKES_OVER = "fast"
@@ -132,7 +135,12 @@ def imported_modules(node: ast.stmt) -> list[str]:
 
 
 def check_import(module: Module, number: int, name: str, orders: dict[str, int]):
-    """Law: a module imports only what earlier chapters export."""
+    """Law: a module imports only what earlier chapters export.
+
+    The exercises are free: they and their checker are loaded after all the rest.
+    """
+    if module.path.startswith("bnlib/exercises/"):
+        return
     chapter = module.chapter
     if name.startswith(".") or name in ("bnlib", "bnlib.nn"):
         cure = "name the chapter's module: from bnlib.<chapter> import ..."
@@ -197,7 +205,20 @@ def collect(root: Path = ROOT) -> dict[str, Module]:
             add_cell(modules.setdefault(path, empty), number, source, orders)
     check_unique(modules)
     share_imports(modules)
+    for module in modules.values():
+        if Path(module.path).parent.name == "catalogue":
+            add_texts(module)
     return modules
+
+
+def add_texts(module: Module):
+    """Make an exercise of what its chapter says, in the module that judges answers."""
+    module.imports.append("from bnlib.exercises._exercise import Exercise")
+    try:
+        texts = exercise_cells.as_code(module.chapter, Path(module.path).stem)
+    except ValueError as error:
+        raise ExportError(str(error)) from None
+    module.bodies.append(texts)
 
 
 def share_imports(modules: dict[str, Module]):
