@@ -15,51 +15,56 @@ EXERCISE = Exercise(
     title={title!r},
     chapter={chapter!r},
     outputs={outputs!r},
-    hints={hints!r},
-    stub='''{stub}''',
-    source='''{source}''',
+    hints=({hints}),
+    stub='''\\
+{stub}''',
+    source='''\\
+{source}''',
     **_about,
 )"""
-TITLE = r"```\{{exercise-start\}} Write: (.+)\n:label: check-{0}\n"
-SIGNATURE = r"`{0}\(.*\) -> \(?(.+?)\)?`"
-HINT = re.compile(r"```\{admonition\}.*\n:class: dropdown hint\n([^`]+)\n```")
+HINT = r"(?s)```\{admonition\}[^\n]*\n:class: dropdown hint\n(.+?)\n```"
 
 
 @functools.cache
 def cells(path):
-    """(texts, codes) of the cells of a chapter tagged `exercise`."""
-    own = [
-        cell
-        for cell in nbformat.read(path, as_version=4).cells
-        if "exercise" in cell.metadata.get("tags", [])
-    ]
-    texts = "\n\n".join(c.source for c in own if c.cell_type == "markdown")
-    return texts, [c.source for c in own if c.cell_type == "code"]
+    """(texts, codes): the cells of a chapter tagged `exercise`."""
+    book = nbformat.read(path, as_version=4)
+    own = [c for c in book.cells if "exercise" in c.metadata.get("tags", [])]
+    kinds = ("markdown", "code")
+    return [[c.source for c in own if c.cell_type == kind] for kind in kinds]
 
 
-def find(pattern, text, what):
-    """What stands at the place of a group; ValueError where there is no such place."""
-    found = re.search(pattern, text)
-    if not found:
-        raise ValueError(f"{what} is missing: nothing matches {pattern!r}")
-    return found[1]
+def the_one(found, name, what):
+    """What should be found once; ValueError where it is not."""
+    if len(found) != 1:
+        raise ValueError(f"exercise {name} should have one {what}; found {len(found)}")
+    return found[0]
+
+
+def quoted(text):
+    """A sentence as a Python string, in pieces that fit a line."""
+    pieces = re.findall(r".{1,68}(?:\s|$)", " ".join(text.split()))
+    return f"({' '.join(map(repr, pieces))})"
 
 
 def as_code(path, name):
     """The statement that makes the exercise of this name, for its module."""
     texts, codes = cells(path)
-    call = f'\n\n\ncheck("{name}", {name})'
+    label, call = f"check-{name}\n", f'\n\n\ncheck("{name}", {name})'
     answers = [code.removesuffix(call) + "\n" for code in codes if call in code]
-    if len(answers) != 2 or "NotImplementedError" not in answers[0]:
-        what = f"{path.name} should have two cells that end with check({name!r}, ...)"
-        raise ValueError(f"{what}: the stub, then the solution; got {len(answers)}")
-    before = texts.partition(f"{{solution-start}} check-{name}\n")[0]
+    stubs = [a for a in answers if "NotImplementedError" in a]
+    statement = rf"{{exercise-start}} Write: (.+)\n:label: {label}"
+    signature = rf"`{name}\(.*\) -> \(?(.+?)\)?`"
+    text = "\n".join(texts)
+    outputs = the_one(re.findall(signature, text), name, "signature")
+    before = [t for t in texts if f"{{solution-start}} {label}" in t]
+    hints = re.findall(HINT, the_one(before, name, "cell with hints"))
     return CODE.format(
         name=name,
-        title=find(TITLE.format(name), texts, f"the statement of {name}"),
+        title=the_one(re.findall(statement, text), name, "statement"),
         chapter=path.stem,
-        outputs=tuple(find(SIGNATURE.format(name), texts, "a signature").split(", ")),
-        hints=tuple(" ".join(hint.split()) for hint in HINT.findall(before)[-2:]),
-        stub=answers[0],
-        source=answers[1],
+        outputs=tuple(outputs.split(", ")),
+        hints=", ".join(map(quoted, hints)),
+        stub=the_one(stubs, name, "stub"),
+        source=the_one([a for a in answers if a not in stubs], name, "solution"),
     )

@@ -1,4 +1,4 @@
-"""The exercises that `bnlib.check` judges: `EXERCISES`, in the order of the chapters."""
+"""What `bnlib.check` judges: `EXERCISES`, in the order of the chapters."""
 
 from importlib import import_module
 

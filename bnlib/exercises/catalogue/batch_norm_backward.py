@@ -24,17 +24,23 @@ EXERCISE = Exercise(
     chapter="04_backward",
     outputs=("dx", "dgamma", "dbeta"),
     hints=(
-        "dgamma and dbeta are sums over the batch. dx has three terms, one per path.",
-        "Through the mean: minus the mean of g. Through the variance: minus xhat times the mean of g * xhat. g is dy * gamma; all of it is divided by std.",
+        ("dgamma and dbeta are sums over the batch. dx has three terms, one per path."),
+        (
+            "Through the mean: minus the mean of g. Through the variance: minus "
+            "xhat times the mean of g * xhat. g is dy * gamma; all of it is "
+            "divided by std."
+        ),
     ),
-    stub='''def batch_norm_backward(dy, x, gamma, eps):
+    stub='''\
+def batch_norm_backward(dy, x, gamma, eps):
     """Given dy, the gradient of a loss with respect to y = gamma * xhat + beta, return
     (dx, dgamma, dbeta). The forward pass normalized the columns of x (N, C) over the
     batch, with eps added to the biased variance; xhat has to be computed again.
     """
     raise NotImplementedError("write batch_norm_backward")
 ''',
-    source="""def batch_norm_backward(dy, x, gamma, eps):
+    source="""\
+def batch_norm_backward(dy, x, gamma, eps):
     axes = 0
     param_axes = 0
     mean = x.mean(axis=axes, keepdims=True)

@@ -22,16 +22,21 @@ EXERCISE = Exercise(
     chapter="03_batch_normalization",
     outputs=("y",),
     hints=(
-        "Four lines, as in Algorithm 1: mean, variance, xhat, y.",
-        "One mean per column: axis=0. eps stands under the root, beside the variance.",
+        ("Four lines, as in Algorithm 1: mean, variance, xhat, y."),
+        (
+            "One mean per column: axis=0. eps stands under the root, beside the "
+            "variance."
+        ),
     ),
-    stub='''def batch_norm_forward(x, gamma, beta, eps):
+    stub='''\
+def batch_norm_forward(x, gamma, beta, eps):
     """Normalize every column of x (N, C) to mean 0 and variance 1 over the batch, eps
     added to the biased variance; scale by gamma (C,), shift by beta (C,). Return y.
     """
     raise NotImplementedError("write batch_norm_forward")
 ''',
-    source="""def batch_norm_forward(x, gamma, beta, eps):
+    source="""\
+def batch_norm_forward(x, gamma, beta, eps):
     axes = 0
     mean = x.mean(axis=axes, keepdims=True)
     var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)

@@ -83,16 +83,18 @@ EXERCISE = Exercise(
     chapter="05_inference",
     outputs=("y",),
     hints=(
-        "The formula of training; only where mean and variance come from differs.",
-        "Each example must get the same answer alone as in any batch.",
+        ("The formula of training; only where mean and variance come from differs."),
+        ("Each example must get the same answer alone as in any batch."),
     ),
-    stub='''def batch_norm_inference(x, gamma, beta, running_mean, running_var, eps):
+    stub='''\
+def batch_norm_inference(x, gamma, beta, running_mean, running_var, eps):
     """Normalize x (N, C) at inference: with the running statistics (C,), not with those
     of the batch. Then scale by gamma and shift by beta. Return y.
     """
     raise NotImplementedError("write batch_norm_inference")
 ''',
-    source="""def batch_norm_inference(x, gamma, beta, running_mean, running_var, eps):
+    source="""\
+def batch_norm_inference(x, gamma, beta, running_mean, running_var, eps):
     mean = running_mean
     var = running_var
     std = np.sqrt(var + eps)

@@ -50,17 +50,22 @@ EXERCISE = Exercise(
     chapter="13_renormalization",
     outputs=("y",),
     hints=(
-        "Find r and d such that r * xhat + d = (x - running_mean) / running_std.",
-        "r = std / running_std, d = (mean - running_mean) / running_std; np.clip both.",
+        ("Find r and d such that r * xhat + d = (x - running_mean) / running_std."),
+        (
+            "r = std / running_std, d = (mean - running_mean) / running_std; "
+            "np.clip both."
+        ),
     ),
-    stub='''def batch_renorm(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    stub='''\
+def batch_renorm(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
     """Batch renormalization of x (N, C): y = gamma * (r * xhat + d) + beta; r and d
     lead from the batch's statistics to the running ones, r clipped to 1/rmax ... rmax
     and d to -dmax ... dmax. The deviation of the batch is sqrt(var + eps). Return y.
     """
     raise NotImplementedError("write batch_renorm")
 ''',
-    source="""def batch_renorm(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
+    source="""\
+def batch_renorm(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
     axes = 0
     mean = x.mean(axis=axes, keepdims=True)
     var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)

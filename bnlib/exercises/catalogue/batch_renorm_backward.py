@@ -114,16 +114,21 @@ EXERCISE = Exercise(
     chapter="13_renormalization",
     outputs=("dx", "dgamma", "dbeta"),
     hints=(
-        "With r and d constant, r is one more factor beside gamma on the way to xhat.",
-        "dx is batch norm's, for gamma * r. gamma multiplies r * xhat + d, not xhat.",
+        (
+            "With r and d constant, r is one more factor beside gamma on the way "
+            "to xhat."
+        ),
+        ("dx is batch norm's, for gamma * r. gamma multiplies r * xhat + d, not xhat."),
     ),
-    stub='''def batch_renorm_backward(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
+    stub='''\
+def batch_renorm_backward(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
     """The gradient of batch renormalization, dy and x (N, C), as in its paper: r and d
     count as constants. Return (dx, dgamma, dbeta).
     """
     raise NotImplementedError("write batch_renorm_backward")
 ''',
-    source="""def batch_renorm_backward(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
+    source="""\
+def batch_renorm_backward(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
     axes = 0
     param_axes = 0
     mean = x.mean(axis=axes, keepdims=True)

@@ -51,16 +51,21 @@ EXERCISE = Exercise(
     chapter="06_convolution",
     outputs=("y",),
     hints=(
-        "Average over everything but the channels: three axes at once.",
-        "keepdims=True keeps the mean in line with x; gamma needs shape (1, C, 1, 1).",
+        ("Average over everything but the channels: three axes at once."),
+        (
+            "keepdims=True keeps the mean in line with x; gamma needs shape (1, "
+            "C, 1, 1)."
+        ),
     ),
-    stub='''def conv_batch_norm(x, gamma, beta, eps):
+    stub='''\
+def conv_batch_norm(x, gamma, beta, eps):
     """Batch normalization of images x (N, C, H, W): one mean, one biased variance per
     channel, shared by all examples and positions; gamma and beta (C,). Return y.
     """
     raise NotImplementedError("write conv_batch_norm")
 ''',
-    source="""def conv_batch_norm(x, gamma, beta, eps):
+    source="""\
+def conv_batch_norm(x, gamma, beta, eps):
     axes = (0, 2, 3)
     gamma = gamma.reshape(1, -1, 1, 1)
     beta = beta.reshape(1, -1, 1, 1)

@@ -26,16 +26,18 @@ EXERCISE = Exercise(
     chapter="06_convolution",
     outputs=("dx", "dgamma", "dbeta"),
     hints=(
-        "The collapsed formula of chapter 4, with other axes.",
-        "n is now N * H * W. Sums over (0, 2, 3) leave one number per channel.",
+        ("The collapsed formula of chapter 4, with other axes."),
+        ("n is now N * H * W. Sums over (0, 2, 3) leave one number per channel."),
     ),
-    stub='''def conv_batch_norm_backward(dy, x, gamma, eps):
+    stub='''\
+def conv_batch_norm_backward(dy, x, gamma, eps):
     """The gradient of batch normalization of images: dy and x (N, C, H, W), gamma (C,).
     Return (dx, dgamma, dbeta); dgamma and dbeta (C,).
     """
     raise NotImplementedError("write conv_batch_norm_backward")
 ''',
-    source="""def conv_batch_norm_backward(dy, x, gamma, eps):
+    source="""\
+def conv_batch_norm_backward(dy, x, gamma, eps):
     axes = (0, 2, 3)
     param_axes = (0, 2, 3)
     gamma = gamma.reshape(1, -1, 1, 1)

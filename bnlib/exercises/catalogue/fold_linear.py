@@ -105,16 +105,18 @@ EXERCISE = Exercise(
     chapter="05_inference",
     outputs=("weight", "bias"),
     hints=(
-        "Write y = gamma * (weight @ x + bias - mean) / std + beta, and sort by x.",
-        "What multiplies x is the new weight, row by row; the rest is the new bias.",
+        ("Write y = gamma * (weight @ x + bias - mean) / std + beta, and sort by x."),
+        ("What multiplies x is the new weight, row by row; the rest is the new bias."),
     ),
-    stub='''def fold_linear(weight, bias, gamma, beta, mean, var, eps):
+    stub='''\
+def fold_linear(weight, bias, gamma, beta, mean, var, eps):
     """Return (weight, bias) of one linear layer that does what a linear layer, weight
     (outputs, inputs) and bias (outputs,), followed by batch norm at inference does.
     """
     raise NotImplementedError("write fold_linear")
 ''',
-    source="""def fold_linear(weight, bias, gamma, beta, mean, var, eps):
+    source="""\
+def fold_linear(weight, bias, gamma, beta, mean, var, eps):
     std = np.sqrt(var + eps)
     scale = gamma / std
     new_weight = scale[:, None] * weight

@@ -91,17 +91,19 @@ EXERCISE = Exercise(
     chapter="14_other_axes",
     outputs=("y",),
     hints=(
-        "Reshape so that a group is one axis, normalize along it, reshape back.",
-        "(N, C, H, W) becomes (N, num_groups, C / num_groups * H * W).",
+        ("Reshape so that a group is one axis, normalize along it, reshape back."),
+        ("(N, C, H, W) becomes (N, num_groups, C / num_groups * H * W)."),
     ),
-    stub='''def group_norm(x, gamma, beta, num_groups, eps):
+    stub='''\
+def group_norm(x, gamma, beta, num_groups, eps):
     """Group normalization of x (N, C, H, W): the C channels form num_groups groups of
     neighbours; each group of each example has one mean and one biased variance. Then
     scale and shift every channel by gamma and beta (C,). Return y.
     """
     raise NotImplementedError("write group_norm")
 ''',
-    source="""def group_norm(x, gamma, beta, num_groups, eps):
+    source="""\
+def group_norm(x, gamma, beta, num_groups, eps):
     axes = 2
     gamma = gamma.reshape(1, -1, 1, 1)
     beta = beta.reshape(1, -1, 1, 1)

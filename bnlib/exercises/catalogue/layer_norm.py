@@ -28,16 +28,18 @@ EXERCISE = Exercise(
     chapter="14_other_axes",
     outputs=("y",),
     hints=(
-        "Batch normalization with the other axis: one mean per row.",
-        "keepdims=True, or numpy lines the means up with the columns.",
+        ("Batch normalization with the other axis: one mean per row."),
+        ("keepdims=True, or numpy lines the means up with the columns."),
     ),
-    stub='''def layer_norm(x, gamma, beta, eps):
+    stub='''\
+def layer_norm(x, gamma, beta, eps):
     """Normalize every row of x (N, D) to mean 0 and variance 1, eps added to the biased
     variance; then scale by gamma (D,) and shift by beta (D,). Return y.
     """
     raise NotImplementedError("write layer_norm")
 ''',
-    source="""def layer_norm(x, gamma, beta, eps):
+    source="""\
+def layer_norm(x, gamma, beta, eps):
     axes = 1
     mean = x.mean(axis=axes, keepdims=True)
     var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)

@@ -62,16 +62,24 @@ EXERCISE = Exercise(
     chapter="14_other_axes",
     outputs=("dx", "dgamma", "dbeta"),
     hints=(
-        "Two sets of axes: statistics along the row, sums for dgamma along the batch.",
-        "dx is the formula of chapter 4 with axis=1; gamma comes before the averages.",
+        (
+            "Two sets of axes: statistics along the row, sums for dgamma along "
+            "the batch."
+        ),
+        (
+            "dx is the formula of chapter 4 with axis=1; gamma comes before the "
+            "averages."
+        ),
     ),
-    stub='''def layer_norm_backward(dy, x, gamma, eps):
+    stub='''\
+def layer_norm_backward(dy, x, gamma, eps):
     """The gradient of layer normalization of the rows of x (N, D); gamma (D,).
     Return (dx, dgamma, dbeta); dgamma and dbeta (D,).
     """
     raise NotImplementedError("write layer_norm_backward")
 ''',
-    source="""def layer_norm_backward(dy, x, gamma, eps):
+    source="""\
+def layer_norm_backward(dy, x, gamma, eps):
     axes = 1
     param_axes = 0
     mean = x.mean(axis=axes, keepdims=True)

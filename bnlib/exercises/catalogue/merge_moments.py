@@ -125,16 +125,18 @@ EXERCISE = Exercise(
     chapter="16_many_machines",
     outputs=("mean", "var"),
     hints=(
-        "Weight each worker by its share of the examples.",
-        "The variance has two parts: within the workers, and between their means.",
+        ("Weight each worker by its share of the examples."),
+        ("The variance has two parts: within the workers, and between their means."),
     ),
-    stub='''def merge_moments(counts, means, variances):
+    stub='''\
+def merge_moments(counts, means, variances):
     """Several workers each saw counts[w] examples with mean means[w] (C,) and biased
     variance variances[w] (C,). Return (mean, var), both (C,), of all examples together.
     """
     raise NotImplementedError("write merge_moments")
 ''',
-    source="""def merge_moments(counts, means, variances):
+    source="""\
+def merge_moments(counts, means, variances):
     share = counts[:, None] / counts.sum()
     mean = (share * means).sum(axis=0)
     between = (means - mean) ** 2

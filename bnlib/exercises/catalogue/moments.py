@@ -55,14 +55,16 @@ EXERCISE = Exercise(
     chapter="03_batch_normalization",
     outputs=("mean", "var"),
     hints=(
-        "axis=0 runs down the rows and leaves one number per column.",
-        "The variance is the mean of the squared distances from the mean.",
+        ("axis=0 runs down the rows and leaves one number per column."),
+        ("The variance is the mean of the squared distances from the mean."),
     ),
-    stub='''def moments(x):
+    stub='''\
+def moments(x):
     """Return mean and biased variance of every column of x (N, C), both (C,)."""
     raise NotImplementedError("write moments")
 ''',
-    source="""def moments(x):
+    source="""\
+def moments(x):
     axes = 0
     mean = x.mean(axis=axes, keepdims=True)
     var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)

@@ -84,16 +84,18 @@ EXERCISE = Exercise(
     chapter="14_other_axes",
     outputs=("y",),
     hints=(
-        "Read the name backwards: square, mean, root.",
-        "Nothing is subtracted. keepdims=True keeps the roots in line with the rows.",
+        ("Read the name backwards: square, mean, root."),
+        ("Nothing is subtracted. keepdims=True keeps the roots in line with the rows."),
     ),
-    stub='''def rms_norm(x, gamma, eps):
+    stub='''\
+def rms_norm(x, gamma, eps):
     """Divide every row of x (N, D) by its root mean square, eps added under the root;
     multiply by gamma (D,). Return y.
     """
     raise NotImplementedError("write rms_norm")
 ''',
-    source="""def rms_norm(x, gamma, eps):
+    source="""\
+def rms_norm(x, gamma, eps):
     axes = 1
     square = (x**2).mean(axis=axes, keepdims=True)
     rms = np.sqrt(square + eps)

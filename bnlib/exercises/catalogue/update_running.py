@@ -108,16 +108,18 @@ EXERCISE = Exercise(
     chapter="05_inference",
     outputs=("running_mean", "running_var"),
     hints=(
-        "A blend: one weight for the old value, one for the new, and they sum to 1.",
-        "Unbiased means divided by N - 1: ddof=1 in np.var.",
+        ("A blend: one weight for the old value, one for the new, and they sum to 1."),
+        ("Unbiased means divided by N - 1: ddof=1 in np.var."),
     ),
-    stub='''def update_running(running_mean, running_var, x, momentum):
+    stub='''\
+def update_running(running_mean, running_var, x, momentum):
     """Return (running_mean, running_var) after one more batch x (N, C). momentum is the
     weight of the new batch; the stored variance is the unbiased one.
     """
     raise NotImplementedError("write update_running")
 ''',
-    source="""def update_running(running_mean, running_var, x, momentum):
+    source="""\
+def update_running(running_mean, running_var, x, momentum):
     axes = 0
     mean = x.mean(axis=axes)
     new_mean = (1 - momentum) * running_mean + momentum * mean

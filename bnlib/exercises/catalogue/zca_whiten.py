@@ -94,16 +94,18 @@ EXERCISE = Exercise(
     chapter="02_whitening",
     outputs=("xw",),
     hints=(
-        "np.linalg.eigh takes a symmetric matrix apart, into values and vectors.",
-        "Put it together again with 1 / sqrt(values + eps) in the middle.",
+        ("np.linalg.eigh takes a symmetric matrix apart, into values and vectors."),
+        ("Put it together again with 1 / sqrt(values + eps) in the middle."),
     ),
-    stub='''def zca_whiten(x, eps):
+    stub='''\
+def zca_whiten(x, eps):
     """Whiten x (N, C): subtract the mean, multiply by the symmetric inverse root of the
     biased covariance, eps added to its eigenvalues. Return xw (N, C).
     """
     raise NotImplementedError("write zca_whiten")
 ''',
-    source="""def zca_whiten(x, eps):
+    source="""\
+def zca_whiten(x, eps):
     centred = x - x.mean(axis=0)
     covariance = centred.T @ centred / len(x)
     values, vectors = np.linalg.eigh(covariance)
