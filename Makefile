@@ -90,7 +90,8 @@ check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
 export: $(READY)  ## write bnlib/ from the chapters
 	@$(PY) tools/export.py
 
-exercises: $(READY)  ## lay first cells and checked exercises into the notebooks
+exercises: $(READY)  ## write what comes of the exercises: their modules, the workbooks
+	@$(PY) tools/export.py
 	@$(PY) tools/exercises.py
 
 run: $(READY)  ## run chapters and store their outputs: CHAPTER=04, =changed (all without)

@@ -100,9 +100,9 @@ for _name in __all__:  # formulas are bare; what users call looks at what comes 
         globals()[_name] = guarded(globals()[_name])
         globals()[_name].__module__ = __name__
 _LAZY = {  # name: its module, loaded on first use
-    "check": "bnlib.checker",
-    "CheckResult": "bnlib.checker",
-    "progress": "bnlib.checker",
+    "check": "bnlib.exercises._check",
+    "CheckResult": "bnlib.exercises._check",
+    "progress": "bnlib.exercises._check",
     "nn": "bnlib.nn",
     "fold": "bnlib.nn",
     "recalibrate": "bnlib.nn",
@@ -112,7 +112,7 @@ _LAZY = {  # name: its module, loaded on first use
 
 if TYPE_CHECKING:  # the same, for editors and type checkers
     from bnlib import nn as nn
-    from bnlib.checker import CheckResult, check, progress
+    from bnlib.exercises._check import CheckResult, check, progress
     from bnlib.nn import diagnose, fold, fold_model, recalibrate
 else:  # which take a module with __getattr__ to have every name
 

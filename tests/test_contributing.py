@@ -1,6 +1,8 @@
 """What a stranger is told to do can be done: the template of a chapter, the forms."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -20,6 +22,7 @@ import exercises  # noqa: E402
 import export  # noqa: E402
 import run  # noqa: E402
 
+MAKEFILE = (ROOT / "Makefile").read_text()
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
@@ -47,13 +50,61 @@ def test_the_template_is_a_chapter_that_passes(chapter, check):
 
 
 def test_every_make_target_and_file_that_is_named_exists():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.M))
     assert set(re.findall(r"`make (\w+)", TEXT)) <= targets
     named = re.findall(r"`((?:tools|tests|chapters|templates|\.github)/[\w./]+)`", TEXT)
     for name in named:
         assert (ROOT / name).exists(), name
     for link in re.findall(r"\]\(([\w./]+)\)", TEXT):
         assert (ROOT / link).exists(), link
+
+
+WRONG = """
+import bnlib, numpy as np
+
+def by_one_and_gamma(x, gamma, beta, eps):
+    std = np.sqrt(x.var(1, keepdims=True) + eps)
+    return (1 + gamma) * (x - x.mean(1, keepdims=True)) / std + beta
+
+print(*bnlib.check("layer_norm", by_one_and_gamma).mistakes)
+"""
+
+
+def test_two_lines_and_one_command_add_a_mistake(tmp_path):
+    """As the walk-through says, on a copy of the book."""
+    for name in ("bnlib", "chapters", "tools"):
+        away = shutil.ignore_patterns("_static", "__pycache__", "node_modules")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=away)
+    for name in ("_toc.yml", "_config.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "tests").mkdir()
+    run_here = partial(
+        subprocess.run,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        text=True,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    assert run_here([sys.executable, "-c", WRONG]).stdout.strip() == "unknown"
+
+    (lines,) = re.findall(r"```python\n(.+\n.+\n)```", TEXT)
+    path = tmp_path / "chapters" / "14_other_axes.ipynb"
+    book = nbformat.read(path, as_version=4)
+    tag = "export:exercises/catalogue/layer_norm"
+    (cell,) = (c for c in book.cells if tag in c.metadata.get("tags", []))
+    place = '"wrong_lines": {\n'
+    cell.source = cell.source.replace(place, place + lines)
+    nbformat.write(book, path)
+    recipe = re.search(r"(?m)^exercises:.*\n((?:\t.*\n)+)", MAKEFILE)[1]
+    for command in recipe.replace("@$(PY)", sys.executable).splitlines():
+        run_here(command.split())
+
+    assert run_here([sys.executable, "-c", WRONG]).stdout.strip() == "gamma-plus-one"
+    before, after = (
+        (root / "tests" / "mistakes.txt").read_text() for root in (ROOT, tmp_path)
+    )
+    assert "layer_norm: 39" in after and "layer_norm: 38" in before
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone: git has no files")

@@ -21,8 +21,10 @@ from right_answers import RIGHT, forward_one_line
 from wrong_answers import WRONG
 
 import bnlib
-from bnlib import checker
-from bnlib.exercises import EXERCISES, WORDS, code_of, words_for
+from bnlib.exercises import EXERCISES
+from bnlib.exercises import _check as checker
+from bnlib.exercises._exercise import words_for
+from bnlib.exercises._mistakes import WORDS, WRONG_LINES, code_of
 
 NAMES = sorted(EXERCISES)
 every_exercise = pytest.mark.parametrize("name", NAMES)
@@ -112,6 +114,29 @@ def test_inputs_separate_what_the_catalogue_tells_apart(name):
 
 
 # -------------------------------------------------------- the catalogue, both ways
+
+
+def test_every_wrong_line_is_python_and_has_its_place():
+    """A right line that no solution holds, or a typing error, drops its mistakes."""
+    for right, wrongs in WRONG_LINES.items():
+        assert any(right in exercise.lines for exercise in EXERCISES.values()), right
+        for wrong in wrongs.values():
+            ast.parse(wrong.replace("return ", "y = "))
+    for exercise in EXERCISES.values():
+        assert set(exercise.wrong_lines) <= set(exercise.lines), exercise.name
+        own = {name for wrongs in exercise.wrong_lines.values() for name in wrongs}
+        assert own <= set(exercise.mistakes), exercise.name  # each runs and is new
+
+
+def test_two_mistakes_may_share_a_line_but_no_word():
+    exercise = EXERCISES["batch_norm_backward"]
+    pairs = {frozenset(pair) for pair in exercise.pairs}
+    assert {"wrong-power", "multiplies-by-std"} in pairs
+    assert {"wrong-power", "missing-xhat"} not in pairs  # either, not both
+    assert {"missing-factor-two", "missing-factor-two: too much"} not in pairs  # right
+    x, both = np.array([[1.0], [3.0]]), ("wrong-dgamma", "mean-instead-of-sum")
+    _, dgamma, _ = exercise.mutant(*both)(x, x, np.ones(1), 0.0)
+    assert dgamma == 5  # the mean of x * x, where the sum of x * xhat belongs
 
 
 @every_exercise
@@ -621,7 +646,7 @@ def test_needs_numpy_alone():
 
 
 def test_modules_say_what_they_export():
-    for name in ("exercises", "checker"):
+    for name in ("exercises", "exercises._cases", "exercises._check"):
         module = importlib.import_module(f"bnlib.{name}")
         assert all(hasattr(module, public) for public in module.__all__)
 

@@ -213,6 +213,8 @@ def test_page_and_modules_point_at_each_other():
     modules = export.collect()
     for path in CHAPTERS:
         for module in modules.values():
+            if module.folder == export.CATALOGUE:  # its page says it all
+                continue
             label = "module-" + module.dotted.removeprefix("bnlib.").replace(".", "-")
             reference = f"{{ref}}`{module.dotted} <{label}>`"
             assert (path in module.chapters) == (reference in text_of(path)), reference

@@ -1,4 +1,4 @@
-"""The checked exercises in chapters and workbooks are those of the catalogue."""
+"""Exercises in chapters, workbooks and catalogue are the same; what each catches."""
 
 import importlib.util
 import os
@@ -19,6 +19,7 @@ from bnlib.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+import exercise_cells  # noqa: E402
 import exercises  # noqa: E402
 import run  # noqa: E402
 
@@ -30,7 +31,7 @@ def cells(path, kind="code"):
     return [c.source for c in book.cells if c.cell_type == kind]
 
 
-def test_chapters_and_workbooks_are_what_the_catalogue_says():
+def test_workbooks_and_mistakes_are_what_the_catalogue_says():
     assert [p.stem for p in WORKBOOKS] == list(exercises.WORKBOOKS)
     for path, text in exercises.wanted().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: make exercises"
@@ -43,6 +44,20 @@ def test_every_exercise_is_in_its_chapter_and_in_one_workbook(exercise):
     found = [p for p in WORKBOOKS if exercise.stub in "\n".join(cells(p))]
     assert len(found) == 1
     assert exercise.source not in "\n".join(cells(found[0]))
+
+
+def test_a_part_that_is_missing_is_named(tmp_path):
+    book = nbformat.read(ROOT / "chapters/04_backward.ipynb", as_version=4)
+    name, path = "batch_norm_backward", tmp_path / "04_backward.ipynb"
+    own = [c for c in book.cells if exercises.is_made(c)]
+    for part in (r"-> \(dx", r"\{exercise-start", r"\{solution-start", "Not", "dx = "):
+        kept = [c for c in own if not re.search(part, c.source)]
+        assert len(kept) < len(own)
+        nbformat.write(nbformat.v4.new_notebook(cells=kept), path)
+        exercise_cells.cells.cache_clear()
+        with pytest.raises(ValueError, match=f"exercise {name} should have one"):
+            exercise_cells.as_code(path, name)
+    exercise_cells.cells.cache_clear()
 
 
 def test_the_page_shows_that_a_stub_is_not_yet_and_a_solution_is_right():

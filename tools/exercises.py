@@ -1,22 +1,25 @@
-"""Lay first cells and checked exercises into the chapters, and write the workbooks.
+"""Write what is made of the chapters' exercises: the workbooks, the list of mistakes.
 
-    python tools/exercises.py            # write chapters/ and workbooks/
+    python tools/exercises.py            # write workbooks/ and tests/mistakes.txt
     python tools/exercises.py --check    # fail if they differ from what is wanted
+    python tools/exercises.py --setup    # lay the first cells of the chapters anew
+
+An exercise lives in its chapter, and `make export` writes it to a file of its own in
+bnlib/exercises/catalogue/. From there come the workbooks, which have the stubs alone,
+and the list of what every exercise catches. A line of a solution that is written anew,
+be it one name in it, loses its mistakes; the list shows it.
 
 The first cell of every notebook installs bnlib where it is missing, and does nothing
 elsewhere; the pages do not show it. Where there is no clone of the book around it, as
 on Colab or in a folder of downloads, it makes one, from the repository that _config.yml
 names, or says what to do where none is named. So it does where bnlib is installed but
 the chapter reads files that lie beside it in the book.
-
-The catalogue (appendix A3, `bnlib.exercises`) is the source: task, stub, hints and
-solution. In a chapter the cells made here are tagged `exercise` and stand before "What
-the paper claims here"; run the chapter afterwards to store their outputs.
 """
 
 import hashlib
 import re
 import sys
+import textwrap
 
 import nbformat
 import yaml
@@ -25,49 +28,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnlib.exercises import EXERCISES
 
-CLAIMS = "## What the paper claims here"
 TAG = "exercise"
 SETUP = "setup"
 WORKBOOKS = {  # file name: title, first and last chapter
     "1_the_paper": ("Workbook one: the paper", "02", "06"),
     "2_after_the_paper": ("Workbook two: after the paper", "13", "16"),
 }
-
-INTRODUCTION = """\
-### Write it yourself, and be told what is wrong
-
-`check` runs your function on inputs chosen to tell mistakes apart, and says
-*which* mistake it makes, on the smallest input that shows it ({doc}`A4_checker`). Numpy
-arrays go in, numpy arrays come out. On the website the buttons under each exercise run
-it right in the page: nothing is installed, and what you write stays in your browser.
-The same exercises without their solutions are in `workbooks/{workbook}.ipynb`."""
-
-TASK = """\
-```{{exercise-start}} Write: {title}
-:label: check-{name}
-```
-`{signature}`
-
-{task}
-```{{exercise-end}}
-```"""
-
-HINTS = """\
-```{{admonition}} A hint
-:class: dropdown hint
-{first}
-```
-
-```{{admonition}} And the next
-:class: dropdown hint
-{second}
-```
-
-```{{solution-start}} check-{name}
-:class: dropdown
-```"""
-
-END = "```{solution-end}\n```"
 
 INSTALL = """\
 # Where bnlib is missing, as on Colab: install it, and what the {folder} need.
@@ -144,38 +110,6 @@ def attempt(exercise) -> str:
     return f'{exercise.stub}\n\ncheck("{exercise.name}", {exercise.name})'
 
 
-def solved(exercise) -> str:
-    """The cell behind the fold: a solution, and its check."""
-    return f'{exercise.source}\n\ncheck("{exercise.name}", {exercise.name})'
-
-
-def workbook_of(chapter: str) -> str:
-    """The name of the workbook that has the exercises of a chapter."""
-    spans = WORKBOOKS.items()
-    return next(n for n, (_, low, high) in spans if low <= chapter[:2] <= high)
-
-
-def section(chapter: str) -> list:
-    """The cells of a chapter that are made from the catalogue."""
-    mine = [e for e in EXERCISES.values() if e.chapter == chapter]
-    text = INTRODUCTION.replace("{workbook}", workbook_of(chapter))
-    cells = [new_markdown_cell(text), new_code_cell("from bnlib import check")]
-    text = ""
-    for exercise in mine:
-        about = {
-            k: getattr(exercise, k) for k in ("title", "name", "signature", "task")
-        }
-        cells.append(new_markdown_cell(f"{text}\n\n{TASK.format(**about)}".strip()))
-        cells.append(new_code_cell(attempt(exercise)))
-        first, second = exercise.hints
-        hints = HINTS.format(first=first, second=second, name=exercise.name)
-        cells.append(new_markdown_cell(hints))
-        cells.append(new_code_cell(solved(exercise)))
-        text = END
-    cells.append(new_markdown_cell(END))
-    return [with_id(cell, chapter, n) for n, cell in enumerate(cells)]
-
-
 def with_id(cell, name: str, number: int):
     """Tag a cell, and give it an identifier that is the same every time."""
     cell.metadata["tags"] = [TAG]
@@ -185,20 +119,6 @@ def with_id(cell, name: str, number: int):
 
 def is_made(cell) -> bool:
     return TAG in cell.metadata.get("tags", [])
-
-
-def place(notebook, chapter: str):
-    """Put the section into a chapter, in place of an older one; outputs stay."""
-    old = {(c.cell_type, c.source): c for c in notebook.cells if is_made(c)}
-    kept = [cell for cell in notebook.cells if not is_made(cell)]
-    at = next(n for n, c in enumerate(kept) if CLAIMS in c.source)
-    before, _, after = kept[at].source.partition(CLAIMS)
-    if before.strip():
-        kept.insert(at, new_markdown_cell(before.rstrip(), id=kept[at].id))
-        kept[at + 1] = new_markdown_cell(CLAIMS + after)
-        at += 1
-    made = [old.get((c.cell_type, c.source), c) for c in section(chapter)]
-    notebook.cells = kept[:at] + made + kept[at:]
 
 
 def open_with_install(notebook, chapter: str):
@@ -229,24 +149,36 @@ def workbook(name: str):
     return nbformat.writes(book) + "\n"
 
 
-def wanted() -> dict:
-    """{path: text} of every notebook this tool is responsible for."""
+def caught() -> str:
+    """The mistakes that every exercise catches, as they are kept in tests/."""
+    width = {"width": 88, "initial_indent": "  ", "subsequent_indent": "  "}
+    return "".join(
+        f"{name}: {len(exercise.mistakes)}\n"
+        + textwrap.fill("; ".join(exercise.mistakes), break_on_hyphens=False, **width)
+        + "\n\n"
+        for name, exercise in EXERCISES.items()
+    )
+
+
+def first_cells() -> dict:
+    """{path: text} of the chapters, each with its first cell."""
     files = {}
-    with_exercises = {e.chapter for e in EXERCISES.values()}
     for path in chapters():
         notebook = nbformat.read(path, as_version=4)
-        if path.stem in with_exercises:
-            place(notebook, path.stem)
         open_with_install(notebook, path.stem)
         files[path] = nbformat.writes(notebook) + "\n"
-    for name in WORKBOOKS:
-        files[ROOT / "workbooks" / f"{name}.ipynb"] = workbook(name)
     return files
 
 
-def main(check: bool) -> int:
-    stale = 0
-    for path, text in wanted().items():
+def wanted() -> dict:
+    """{path: text} of every file that is made of the exercises."""
+    books = {ROOT / "workbooks" / f"{name}.ipynb": workbook(name) for name in WORKBOOKS}
+    return books | {ROOT / "tests" / "mistakes.txt": caught()}
+
+
+def main(option: str = "") -> int:
+    check, stale = option == "--check", 0
+    for path, text in (first_cells() if option == "--setup" else wanted()).items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale += 1
             print(f"{'differs' if check else 'wrote'} {path.relative_to(ROOT)}")
@@ -259,4 +191,4 @@ def main(check: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main("--check" in sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -2,7 +2,9 @@
 
 A code cell tagged `export:_batch_norm` goes to bnlib/_batch_norm.py, one tagged
 `export:nn/_fold` to bnlib/nn/_fold.py. A chapter may feed several modules, and a module
-may be fed by several chapters; its first line names them.
+may be fed by several chapters; its first line names them. A tag
+`export:exercises/catalogue/moments` marks what the checker knows of an exercise; its
+file gets the exercise's texts too.
 
     python tools/export.py            write the modules
     python tools/export.py --check    change nothing; show a diff and fail if stale
@@ -17,6 +19,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import exercise_cells
 import nbformat
 import yaml
 
@@ -33,8 +36,8 @@ TAGS = {
     "nbval-ignore-output",
     "bright-is-more",  # the style sheet does not invert its colour maps in the dark
     "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
-    "exercise",  # made by tools/exercises.py
-    "setup",  # made there too: installs bnlib where it is missing
+    "exercise",  # one that is checked: statement, stub, hints, solution
+    "setup",  # made by tools/exercises.py: installs bnlib where it is missing
 }
 # Modules that hand out earlier functions and layers anew, under their names.
 TAKES_OVER = {"bnlib/_fast.py", "bnlib/_kernels.py", "bnlib/nn/_exact.py"}
@@ -42,6 +45,7 @@ TAKES_OVER = {"bnlib/_fast.py", "bnlib/_kernels.py", "bnlib/nn/_exact.py"}
 ASIDE = {"bnlib/_fast.py", "bnlib/_kernels.py"}
 # The page that all chapters stand on: read first, wherever the contents list it.
 FOUNDATION = "A0_declaration"
+CATALOGUE = "bnlib/exercises/catalogue"
 MARK = "Extracted by `make export`: edit the notebook, not this file."
 
 
@@ -147,7 +151,7 @@ def resolve(cell: Cell, node: ast.stmt, modules: dict[str, Module]) -> list[str]
     the module where an earlier cell has put it, or Python would go in circles.
     """
     if isinstance(node, ast.Import):
-        for alias in node.names:
+        for alias in node.names if is_inner(cell.path) else ():
             if alias.name.split(".")[0] == "bnlib":
                 find(cell, alias.name, modules)
         return [ast.unparse(node)]
@@ -227,7 +231,10 @@ def check_new(cell: Cell, name: str, modules: dict[str, Module]):
 
 
 def clash(name: str, other: Module, cell: Cell) -> bool:
-    near = other.folder == str(Path(cell.path).parent) and not name.startswith("_")
+    folder = str(Path(cell.path).parent)
+    near = other.folder == folder and not name.startswith("_")
+    if folder == CATALOGUE:  # one exercise a file, all of one form
+        return False
     return near and not TAKES_OVER & {other.path, cell.path}
 
 
@@ -237,7 +244,22 @@ def collect(root: Path = ROOT) -> dict[str, Module]:
     for chapter in sorted(chapters(root), key=lambda path: path.stem != FOUNDATION):
         for cell in exported(chapter):
             add(modules.setdefault(cell.path, Module(cell.path)), cell, modules)
+    for module in modules.values():
+        if module.folder == CATALOGUE:
+            add_texts(module)
     return {path: module for path, module in modules.items() if module.bodies}
+
+
+def add_texts(module: Module):
+    """Make an exercise of what its chapter says, in the module that judges answers."""
+    cell, _ = module.bodies[-1]
+    line = "from bnlib.exercises._exercise import Exercise"
+    module.imports.setdefault(cell.chapter, []).append(line)
+    try:
+        texts = exercise_cells.as_code(cell.chapter, Path(module.path).stem)
+    except ValueError as error:
+        raise ExportError(str(error)) from None
+    module.bodies.append((cell, texts))
 
 
 def imports_of(module: Module, modules: dict[str, Module]) -> list[str]:

@@ -1,0 +1,27 @@
+"""What `bnlib.check` judges: `EXERCISES`, in the order of the chapters."""
+
+from importlib import import_module
+
+__all__ = ["EXERCISES"]
+
+_NAMES = (
+    "zca_whiten",
+    "moments",
+    "batch_norm_forward",
+    "batch_norm_backward",
+    "update_running",
+    "batch_norm_inference",
+    "fold_linear",
+    "conv_batch_norm",
+    "conv_batch_norm_backward",
+    "batch_renorm",
+    "batch_renorm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "group_norm",
+    "rms_norm",
+    "merge_moments",
+)
+EXERCISES = {
+    name: import_module(f"bnlib.exercises.catalogue.{name}").EXERCISE for name in _NAMES
+}

@@ -1,0 +1,299 @@
+"""From chapters/A3_exercises.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+"""
+
+import contextlib
+import inspect
+import io
+import numbers
+import signal
+import sys
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnlib.exercises._cases import (
+    Case,
+)
+from bnlib.exercises._exercise import (
+    words_for,
+)
+
+
+class _Clock:
+    """Whether a call is running, since when, and who was tracing before us."""
+
+    running = False
+    cut = False
+    wall = cpu = allowed = 0.0
+    before = None
+
+
+# In a browser there is one thread, and no clock of threads.
+_busy = getattr(time, "thread_time", time.process_time)
+
+
+def _late():
+    """Is the time up? Somebody who steps through with a debugger may take longer."""
+    wall = time.monotonic() - _Clock.wall
+    watched = sys.gettrace() not in (None, _every_line)
+    busy = _busy() - _Clock.cpu
+    return max(busy, wall / 200 if watched else wall) > _Clock.allowed
+
+
+class TooSlow(BaseException):
+    """Raised inside a call whose time is up; comes back when it is swallowed."""
+
+    def __del__(self):
+        if _Clock.running and _Clock.cut:
+            _watch(sys._getframe(1))
+
+
+def _every_line(frame, event, arg):
+    """A trace function: raises at the first line after the deadline."""
+    if _Clock.running and (_Clock.cut or _late()):
+        _Clock.cut = True
+        raise TooSlow
+    frame.f_trace_opcodes = True  # `while True: pass` never begins a new line
+    return _every_line
+
+
+def _watch(frame):
+    """Have `_every_line` called at every line of this frame and of its callers."""
+    sys.settrace(_every_line)
+    while frame is not None and frame.f_code is not limited.__code__:
+        frame.f_trace, frame.f_trace_opcodes = _every_line, True
+        frame = frame.f_back
+
+
+def _ring(signum, frame):
+    """The alarm went off: raise in the learner's code, never in ours."""
+    ours = (limited.__code__, _arm.__code__, _disarm.__code__)
+    if _Clock.running and frame is not None and frame.f_code not in ours and _late():
+        _Clock.cut = True
+        raise TooSlow
+
+
+def _has_alarm():
+    main = threading.current_thread() is threading.main_thread()
+    able = hasattr(signal, "setitimer") and sys.platform != "emscripten"
+    return main and able and signal.getsignal(signal.SIGALRM) is not None
+
+
+def _arm(seconds):
+    """Start the clock; return what `_disarm` has to put back."""
+    C, now, alarm = _Clock, time.monotonic(), None
+    outer = C.running, C.cut, C.wall, C.cpu, C.allowed, C.before
+    if C.running:  # a check inside a check gets what is left to the outer one
+        seconds = min(seconds, max(C.allowed - (now - C.wall), 1e-3))
+    C.wall, C.cpu, C.before = now, _busy(), sys.gettrace()
+    C.allowed, C.cut, C.running = seconds, False, True
+    if _has_alarm():
+        handler = signal.signal(signal.SIGALRM, _ring)
+        alarm = handler, signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    elif C.before is None:
+        sys.settrace(_every_line)
+    return outer, alarm
+
+
+def _disarm(saved):
+    """Stop the clock, leave alarm and tracing as they were; was the call cut off?"""
+    C, (outer, alarm) = _Clock, saved
+    C.running = False
+    if alarm:
+        handler, (delay, interval) = alarm
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if delay:  # somebody else's alarm: due as much earlier as we took
+            left = max(delay - (time.monotonic() - C.wall), 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, left, interval)
+    cut = C.cut
+    if cut or sys.gettrace() is _every_line:
+        sys.settrace(C.before)
+    C.running, C.cut, C.wall, C.cpu, C.allowed, C.before = outer
+    return cut
+
+
+def limited(call, seconds):
+    """(call(), None), or (None, the exception it ended with), after so many seconds."""
+    saved = _arm(seconds)
+    try:
+        result, error = call(), None
+    except KeyboardInterrupt:
+        raise  # that is the user, and not the function
+    except BaseException as caught:
+        result, error = None, caught
+    finally:
+        cut = _disarm(saved)
+    return (None, TooSlow()) if cut else (result, error)
+
+
+class _Paper(io.StringIO):
+    """Where print goes during a check; it has room for a page."""
+
+    def write(self, text):
+        if self.tell() < 2000:
+            super().write(text[:2000])
+        return len(text)
+
+
+@dataclass
+class Answer:
+    """What a function made of one input."""
+
+    case: Case
+    outputs: tuple = ()  # arrays, as float64
+    error: BaseException | None = None
+    problems: tuple = ()  # (code, sentence): what is wrong whatever the numbers are
+    changed: tuple = ()  # names of arguments that the function wrote into
+    printed: str = ""
+    shapes: tuple = ()  # of the outputs, as they came
+    off: tuple = ()  # how far each output is from the expected one
+
+
+def _copies(case):
+    return {
+        name: value.copy() if isinstance(value, np.ndarray) else value
+        for name, value in case.args.items()
+    }
+
+
+def _unchanged(a, b):
+    same = np.shape(a) == np.shape(b) and getattr(a, "dtype", 0) == getattr(
+        b, "dtype", 0
+    )
+    return same and np.array_equal(a, b, equal_nan=True)
+
+
+def caller_of(exercise, function):
+    """How to pass the arguments: by name if the names are ours, in order if not."""
+    names = exercise.arguments
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return lambda args: function(*args.values())  # compiled: calling will tell
+    if set(signature.parameters) == set(names):
+        return lambda args: function(**args)
+    try:
+        signature.bind(*names)
+    except TypeError:
+        signature.bind(**dict.fromkeys(names))  # may raise: then there is no way
+        return lambda args: function(**args)
+    return lambda args: function(*args.values())
+
+
+@contextlib.contextmanager
+def _breakpoints(screen, hook):
+    """Let breakpoint() talk to the user though print is caught."""
+
+    def stop(*args, **kwargs):
+        with contextlib.redirect_stdout(screen):
+            return hook(*args, **kwargs)
+
+    sys.breakpointhook = stop
+    try:
+        yield
+    finally:
+        sys.breakpointhook = hook
+
+
+def answer_to(exercise, caller, case, seconds):
+    """The answer of a function to one input."""
+    args, paper = _copies(case), _Paper()
+    with (
+        np.errstate(all="ignore"),
+        warnings.catch_warnings(),
+        _breakpoints(sys.stdout, sys.breakpointhook),
+        contextlib.redirect_stdout(paper),
+        contextlib.redirect_stderr(paper),
+    ):
+        warnings.simplefilter("ignore")
+        both, error = limited(lambda: _read(exercise, caller(args)), max(seconds, 0.05))
+    outputs, problems = both or ((), ())
+    changed = tuple(n for n, a in args.items() if not _unchanged(a, case.args[n]))
+    return Answer(case, outputs, error, problems, changed, paper.getvalue())
+
+
+_MOST = 100_000  # numbers; no exercise asks for more than 480
+
+
+def _exact(array):
+    """Fractions and other Python numbers as floats; anything else as it came."""
+    if array.dtype != object or not array.size:
+        return array
+    if not all(isinstance(value, numbers.Real) for value in array.flat):
+        return array
+    return array.astype(float)
+
+
+def _array(name, part):
+    """(float64 array, problems) for one thing that a function returned."""
+    if hasattr(part, "detach"):  # a torch tensor, perhaps with a graph behind it
+        part = part.detach()
+        part = part.cpu() if hasattr(part, "cpu") else part
+    try:
+        array = np.array(part)
+    except Exception as error:
+        what = f"{name} cannot be read as an array: {one_line(error)}"
+        return None, (("wrong-dtype", what),)
+    if array.size > _MOST:
+        what = f"{name} has shape {array.shape}: far more numbers than are asked for."
+        return None, (("wrong-shape", what),)
+    array = _exact(array)
+    given = array.dtype
+    good = given.kind == "f" and given.itemsize >= 4
+    if not (good or (given.kind in "fiu" and isinstance(part, list | float | int))):
+        what = f"{name} has dtype {given}; float64 is expected, float32 is fine."
+        if given.kind not in "fiubc":
+            found = f"an array of {given}" if isinstance(part, np.ndarray) else "a "
+            found = found if found[-1] != " " else found + type(part).__name__
+            what = f"{name} should be an array of numbers; yours is {found}."
+            return None, (("wrong-outputs", what),)
+        return np.real(array).astype(float), (("wrong-dtype", what),)
+    return array.astype(float), ()
+
+
+def one_line(error):
+    """An error in one line of bounded length."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def _parts(exercise, result):
+    """What a function returned, cut into outputs, or a problem."""
+    names = exercise.outputs
+    asked = f"{len(names)} outputs, ({', '.join(names)})"
+    asked = f"{names[0]} alone" if len(names) == 1 else asked
+    if len(names) == 1 and not isinstance(result, tuple | dict):
+        return [result], ()
+    stacked = isinstance(result, np.ndarray) and len(names) == np.ndim(result) == 2
+    if isinstance(result, tuple | list) or (stacked and len(result) == len(names)):
+        found = f"a {type(result).__name__} of {len(result)}"
+        if len(result) == len(names) and len(names) > 1:
+            return list(result), ()
+        problem = (("wrong-outputs", f"You return {found}; return {asked}."),)
+        return list(result)[: len(names)], problem
+    found = type(result).__name__
+    return [], (("wrong-outputs", f"You return one {found}; return {asked}."),)
+
+
+def _read(exercise, result):
+    """(arrays, problems) from what a function returned."""
+    if result is None:
+        return (), (("returns-none", words_for(exercise, "returns-none")[0]),)
+    if inspect.iscoroutine(result):
+        result.close()
+    parts, problems = _parts(exercise, result)
+    arrays = []
+    for name, part in zip(exercise.outputs, parts, strict=False):
+        if part is None:
+            return (), (("returns-none", f"{name} is None."),)
+        array, more = _array(name, part)
+        arrays.append(array)
+        problems += more
+    whole = len(arrays) == len(exercise.outputs) and all(a is not None for a in arrays)
+    return (tuple(arrays) if whole else ()), problems

@@ -1,0 +1,285 @@
+"""From chapters/A3_exercises.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+"""
+
+import contextlib
+import html
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnlib.exercises._explain import (
+    LEAST,
+    TOLERANCE,
+    expected_of,
+    how_far,
+    is_same,
+)
+
+
+def _factor(got, want):
+    """k with got = k * want, or None."""
+    square = (want * want).sum()
+    if got.shape != want.shape or square == 0 or want.size < 2:
+        return None
+    if not np.isfinite(got).all():
+        return None
+    k = (got * want).sum() / square
+    return k if abs(got - k * want).max() <= 1e-6 * max(1, abs(k)) else None
+
+
+_FACTORS = {
+    "−1": lambda n: -1.0,
+    "n": lambda n: n,
+    "1/n": lambda n: 1 / n,
+    "n / (n − 1)": lambda n: n / (n - 1),
+    "(n − 1) / n": lambda n: (n - 1) / n,
+    "√n": lambda n: n**0.5,
+    "1/√n": lambda n: n**-0.5,
+    "√(n / (n − 1))": lambda n: (n / (n - 1)) ** 0.5,
+    "√((n − 1) / n)": lambda n: ((n - 1) / n) ** 0.5,
+}
+
+
+def law_of(exercise, answers, i):
+    """The same factor on every input, or one that depends on the shape of x; or ""."""
+    told = [a for a in answers if a.outputs and a.case.kind == "ordinary"]
+    want = [expected_of(exercise, a.case)[i] for a in told]
+    ks = [_factor(a.outputs[i], w) for a, w in zip(told, want, strict=True)]
+    if not ks or None in ks:
+        return ""
+    name = exercise.outputs[i]
+    if np.ptp(ks) < 1e-4:
+        if not np.any(np.round(ks, 9)):
+            return f"On every input, your {name} is 0."
+        return f"On every input, {name} is {ks[0]:.4g} times what it should be."
+    shapes = [np.shape(a.case.args.get("x", 0)) for a in told]
+    for axis in range(len(shapes[0])):
+        n = np.array([shape[axis] for shape in shapes], dtype=float)
+        for word, value in _FACTORS.items():
+            if (n > 1).all() and np.allclose(ks, value(n), rtol=1e-4):
+                about = f"where n is the length of axis {axis} of x"
+                return f"On every input, {name} is {word} times too large, {about}."
+    return ""
+
+
+def _lines(got, want, axis):
+    """Along one axis: the places where the arrays differ, if others agree."""
+    others = tuple(a for a in range(got.ndim) if a != axis)
+    bad = (abs(got - want) > 1e-4 * max(LEAST, abs(want).max())).any(axis=others)
+    return np.flatnonzero(bad) if 0 < bad.sum() < len(bad) else ()
+
+
+def _shift(got, want):
+    """A sentence if got - want is a constant, or one per row or column."""
+    difference = got - want
+    if np.ptp(difference) < 1e-6:
+        d = difference.flat[0]
+        return f"yours is {'higher' if d > 0 else 'lower'} by {abs(d):.4g} everywhere"
+    for axis, word in ((0, "column"), (1, "row")):
+        several = want.ndim == 2 and want.shape[axis] > 1
+        if several and np.ptp(difference, axis=axis).max() < 1e-6:
+            return f"each {word} of yours is shifted by a number of its own"
+    return ""
+
+
+_AXES = {
+    1: ("entry",),
+    2: ("row", "column"),
+    4: ("example", "channel", "row of pixels", "column of pixels"),
+}
+
+
+def _differs(got, want, closer):
+    """How `got` differs from `want`, in one sentence; a closer look on demand."""
+    if got.shape == want.shape[::-1] and is_same(got.T, want):
+        return "the right numbers, with rows and columns exchanged"
+    if got.shape != want.shape:
+        return f"yours has shape {got.shape} instead of {want.shape}"
+    if not np.isfinite(got).all():
+        count = (~np.isfinite(got)).sum()
+        return f"{count} of {got.size} values are nan or infinite"
+    k = _factor(got, want)
+    if k is not None:
+        zero = abs(got).max() < 1e-9
+        return "yours is 0" if zero else f"yours is {k:.4g} times the expected"
+    off = (abs(got - want) > 1e-4 * max(LEAST, abs(want).max())).sum()
+    count = f"{off} of {got.size} values are off"
+    return (_closer(got, want) or count) if closer else count
+
+
+def _closer(got, want):
+    """Where, or in which way, one array differs from another; or ""."""
+    for axis, word in enumerate(_AXES.get(want.ndim, ())):
+        bad = _lines(got, want, axis)
+        if len(bad):
+            which = ", ".join(map(str, bad[:4])) + (", …" if len(bad) > 4 else "")
+            return f"off only in {word} {which} (counted from 0)"
+    if got.size > 1 and np.allclose(np.sort(got, axis=None), np.sort(want, axis=None)):
+        return "the right numbers in another order"
+    return _shift(got, want)
+
+
+def violated(exercise, answer):
+    """Sentences about properties that an answer lacks."""
+    found = []
+    if not all(np.isfinite(output).all() for output in answer.outputs):
+        return found
+    outputs = dict(zip(exercise.outputs, answer.outputs, strict=False))
+    for says, holds in exercise.properties:
+        with contextlib.suppress(KeyError, ValueError, IndexError):
+            got, want = (np.atleast_1d(a) for a in holds(answer.case.args, outputs))
+            if got.shape == want.shape and how_far(got, want) > 1e-4:
+                found.append(f"Note that {says}. Yours: {_show(got)}.")
+    return found
+
+
+def _show(array, at=None):
+    """A small array in one line; of a larger one the entry at an index."""
+    array = np.asarray(array)
+    if array.size > 9 and at is not None:
+        where = ", ".join(map(str, at))
+        return f"[{where}]: {array[at]:.5g}" if array.shape else f"{array:.5g}"
+    if array.size > 9:
+        array, more = array.reshape(-1)[:4], ", …"
+    else:
+        more = ""
+    array = np.round(array, 4) + 0.0 if array.dtype.kind == "f" else array  # no -0.
+    text = np.array2string(array, precision=4, suppress_small=True, separator=", ")
+    return " ".join(text.split()).replace("[ ", "[") + more
+
+
+def given_of(case):
+    """The arguments of a case, small ones in full."""
+    parts = []
+    for name, value in case.args.items():
+        text = f"= {_show(value)}" if np.ndim(value) else f"= {value:g}"
+        text = text if np.size(value) <= 9 else f"of shape {np.shape(value)}"
+        parts.append(f"{name} {text}")
+    return "\n".join(parts)
+
+
+def _worst(got, want):
+    """The index where two arrays of one shape differ most."""
+    distance = np.where(np.isfinite(got), abs(got - want), np.inf)
+    return np.unravel_index(distance.argmax(), distance.shape)
+
+
+def rows_of(exercise, answer, closer):
+    """(output, expected, yours, what it means) for each output that is off."""
+    rows, want = [], expected_of(exercise, answer.case)
+    for name, got, w, off in zip(
+        exercise.outputs, answer.outputs, want, answer.off, strict=False
+    ):
+        if off <= TOLERANCE[answer.case.kind]:
+            continue
+        at = _worst(got, w) if got.shape == w.shape and got.size else None
+        rows.append((name, _show(w, at), _show(got, at), _differs(got, w, closer)))
+    return tuple(rows)
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What `check` found. True if the answer passed.
+
+    exercise : name. passed : bool. mistakes : codes, empty if passed. says : a sentence
+    per mistake. label, given : the input that shows it. rows : (output, expected,
+    yours, what it means) on that input. hints : towards the cure. remarks : the rest.
+    """
+
+    exercise: str
+    passed: bool
+    mistakes: tuple = ()
+    says: tuple = ()
+    label: str = ""
+    given: str = ""
+    rows: tuple = ()
+    hints: tuple = ()
+    remarks: tuple = ()
+
+    def __bool__(self):
+        return self.passed
+
+    @property
+    def message(self):
+        """All of it as text."""
+        return _as_text(self)
+
+    def __repr__(self):
+        return self.message
+
+    def _repr_html_(self):
+        return _as_html(self)
+
+
+def _paragraph(text, first="", width=79):
+    indent = " " * len(first)
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+
+
+def _headline(result):
+    if result.passed:
+        return f"✓ {result.exercise}: right."
+    return f"✗ {result.exercise}: not yet."
+
+
+def _as_text(result):
+    blocks = [_headline(result), *map(_paragraph, result.says)]
+    if result.given:
+        lines = textwrap.indent(result.given, "      ")
+        blocks.append(f"   Input ({result.label}):\n{lines}")
+    for name, want, got, meaning in result.rows:
+        block = [_paragraph(f"{want}", f"   expected {name} ")]
+        block.append(_paragraph(f"{got}", f"   yours    {name} "))
+        block.append(_paragraph(meaning, "   so       "))
+        blocks.append("\n".join(block))
+    blocks += [r if "\n" in r else _paragraph(r) for r in result.remarks]
+    blocks += [_paragraph(hint, "Hint: ") for hint in result.hints]
+    return "\n\n".join(blocks)
+
+
+_EDGE = {True: "#009E73", False: "#D55E00"}  # the palette of A2, safe for all eyes
+_BOX = "border-left:4px solid {};padding:.2em .8em"
+_CELL = "text-align:left;vertical-align:top;padding:.2em .8em .2em 0;border:0"
+
+
+def _cell(text, tag="td", rows=1):
+    text = html.escape(text).replace("\n", "<br>")
+    text = f"<code>{text}</code>" if tag == "code" else text
+    tag, span = ("td" if tag == "code" else tag), f' rowspan="{rows}"' * (rows > 1)
+    scope = ' scope="col"' * (tag == "th")
+    return f'<{tag}{scope}{span} style="{_CELL}">{text}</{tag}>'
+
+
+def _table(result):
+    if not result.given:
+        return ""
+    heads = (f"input: {result.label}", "expected", "yours", "what it means")
+    heads = heads if result.rows else heads[:1]
+    lines = ["".join(_cell(h, "th") for h in heads)]
+    first = _cell(result.given, "code", max(1, len(result.rows)))
+    for name, want, got, meaning in result.rows:
+        cells = _cell(f"{name} {want}", "code") + _cell(f"{name} {got}", "code")
+        lines.append(first + cells + _cell(meaning))
+        first = ""
+    lines += [first] if first else []
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<table style="border:0;font-size:.9em">{body}</table>'
+
+
+def _as_html(result):
+    def p(text, tag="p"):
+        return f'<{tag} style="margin:.3em 0">{html.escape(text)}</{tag}>'
+
+    parts = [p(_headline(result), "strong"), *map(p, result.says), _table(result)]
+    parts += [p(text, "pre" if "\n" in text else "p") for text in result.remarks]
+    parts += [p(f"Hint: {hint}") for hint in result.hints]
+    return f'<div style="{_BOX.format(_EDGE[result.passed])}">{"".join(parts)}</div>'

@@ -1,0 +1,1 @@
+"""One exercise a file, each extracted from its chapter."""

@@ -1,0 +1,106 @@
+"""From chapters/14_other_axes.ipynb.
+
+Extracted by `make export`: edit the notebook, not this file.
+"""
+
+import bnlib
+from bnlib.exercises._cases import row_cases
+from bnlib.exercises._exercise import Exercise
+
+_about = {
+    "reference": lambda x, gamma, eps: bnlib.rms_norm(x, gamma, eps=eps)[0],
+    "inputs": lambda: row_cases([[1, 7]], level=0.0, far=False, gamma=2, eps=11),
+    "wrong_lines": {
+        "square = (x**2).mean(axis=axes, keepdims=True)": {
+            "layer-norm-instead": (
+                "x0 = x; mean = x.mean(axis=axes, keepdims=True); square = ((x"
+                " - mean) ** 2).mean(axis=axes, keepdims=True)"
+            ),
+            "layer-norm-instead: in the square": (
+                "square = x.var(axis=axes, keepdims=True)"
+            ),
+            "sum-instead-of-mean": "square = (x**2).sum(axis=axes, keepdims=True)",
+            "missing-square": "square = x.mean(axis=axes, keepdims=True) ** 2",
+            "wrong-power: absolute": (
+                "square = abs(x).mean(axis=axes, keepdims=True) ** 2"
+            ),
+            "affine-before-normalization": (
+                "x = gamma * x; square = (x**2).mean(axis=axes, keepdims=True)"
+            ),
+            "wrong-broadcast": "square = (x**2).mean(axis=axes)",
+        },
+        "rms = np.sqrt(square + eps)": {
+            "missing-eps": "rms = np.sqrt(square)",
+            "eps-outside-root": "rms = np.sqrt(square) + eps",
+            "eps-outside-root: two roots": "rms = np.sqrt(square) + np.sqrt(eps)",
+            "eps-outside-root: twice": "rms = np.sqrt(square + eps) + eps",
+            "variance-instead-of-std": "rms = square + eps",
+            "variance-instead-of-std: without eps": "rms = square",
+            "wrong-eps: own": "rms = np.sqrt(square + 1e-5)",
+            "wrong-eps: tiny": "rms = np.sqrt(square + 1e-8)",
+            "wrong-eps: outside": "rms = np.sqrt(square) + 1e-8",
+            "wrong-eps: floor": "rms = np.sqrt(np.maximum(square, eps))",
+            "wrong-eps: floor of the deviation": (
+                "rms = np.maximum(np.sqrt(square), eps)"
+            ),
+            "wrong-eps: squared": "rms = np.sqrt(square + eps**2)",
+        },
+        "xhat = x / rms": {
+            "layer-norm-instead": "xhat = (x - mean) / rms",
+            "layer-norm-instead: above": (
+                "xhat = (x - x.mean(axis=axes, keepdims=True)) / rms"
+            ),
+            "missing-scale": "xhat = x",
+            "multiplies-by-std": "xhat = x * rms",
+        },
+        "y = gamma * xhat": {
+            "missing-gamma": "y = xhat",
+            "gamma-added": "y = xhat + gamma",
+            "gamma-plus-one": "y = (1 + gamma) * xhat",
+            "divides-by-gamma": "y = xhat / gamma",
+            "affine-before-normalization": "y = xhat",
+        },
+    },
+    "words": """
+layer-norm-instead
+The mean is subtracted; RMS normalization leaves it in.
+Read the formula again: which of layer norm's steps is missing in it?
+
+missing-scale
+You never divide by the root mean square.
+Multiply x by 10. What should become of y?
+
+sum-instead-of-mean
+You divide by the length of the row: its squares are summed up.
+Write the row twice in a row: y must not change.
+    """,
+}
+
+
+EXERCISE = Exercise(
+    name="rms_norm",
+    title="RMS normalization",
+    chapter="14_other_axes",
+    outputs=("y",),
+    hints=(
+        ("Read the name backwards: square, mean, root."),
+        ("Nothing is subtracted. keepdims=True keeps the roots in line with the rows."),
+    ),
+    stub='''\
+def rms_norm(x, gamma, eps):
+    """Divide every row of x (N, D) by its root mean square, eps added under the root;
+    multiply by gamma (D,). Return y.
+    """
+    raise NotImplementedError("write rms_norm")
+''',
+    source="""\
+def rms_norm(x, gamma, eps):
+    axes = 1
+    square = (x**2).mean(axis=axes, keepdims=True)
+    rms = np.sqrt(square + eps)
+    xhat = x / rms
+    y = gamma * xhat
+    return y
+""",
+    **_about,
+)
