@@ -78,25 +78,39 @@ def _short(tag):
     return tag.replace(path[1], short.strip())
 
 
-def _share(group):
-    """Say once, on the group, what all its marks have: a clip path, a style."""
-    for name in ("clip-path", "style"):
-        said = {mark.get(name) for mark in group}
-        if len(group) < 3 or len(said) > 1 or None in said or name in group.attrib:
+def _alike(mark):
+    """What neighbours have to agree on to be put into a group: all but values."""
+    names = re.findall(r"([\w-]+):", mark.get("style", ""))
+    moved = "transform" in mark.attrib  # and with it the place of a clip path
+    return moved, mark.tag, mark.get("clip-path"), *names
+
+
+def _share(parent):
+    """Put neighbours into a group that says, once, what they all have."""
+    marks = []
+    for (moved, _, clip, *_), run in itertools.groupby(list(parent), _alike):
+        run = list(run)
+        styles = [mark.get("style", "").split(";") for mark in run]
+        same = [s for s in styles[0] if all(s in style for style in styles)]
+        same = [s for s in same if not s.startswith("opacity")]  # it is not inherited
+        told = {"clip-path": clip, "style": ";".join(same)}
+        if len(run) < 3 or moved or not any(told.values()):
+            marks += run
             continue
-        parts = said.pop().split(";") if name == "style" else [*said]
-        own = [part for part in parts if part.startswith("opacity")]  # not inherited
-        group.set(name, ";".join(part for part in parts if part not in own))
-        for mark in group:
-            del mark.attrib[name]
-            if own:
-                mark.set(name, ";".join(own))
+        for mark, style in zip(run, styles, strict=True):
+            own = {"style": ";".join(s for s in style if s not in same)}
+            mark.attrib = {**mark.attrib, "clip-path": None, **own}
+            mark.attrib = {name: value for name, value in mark.attrib.items() if value}
+        told = {name: value for name, value in told.items() if value}
+        marks.append(ElementTree.Element("g", told))
+        marks[-1].extend(run)
+    parent[:] = marks
 
 
 def _slim(element, used):
     """The element without names that nobody uses; of a bare group, what is in it."""
     element.tail = None
-    if element.tag in ("metadata", "style"):
+    if element.tag in ("metadata", "style") or element.get("style") == "fill:none":
         return []
     name = element.attrib.pop("id", "")
     if name in used or name.startswith("QuadMesh"):
@@ -104,7 +118,7 @@ def _slim(element, used):
     element[:] = [child for each in element for child in _slim(each, used)]
     if element.tag not in ("text", "tspan"):
         element.text = None
-    if element.tag == "g":
+    if element.tag in ("g", "svg"):
         _share(element)
     is_bare = element.tag == "g" and not element.attrib
     return list(element) if is_bare else [element]
