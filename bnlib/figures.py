@@ -168,7 +168,7 @@ def _words(slider):
     return {"label": slider.description, "shows": shows, "start": slider.index}
 
 
-_STORED = "application/vnd.bnlib.movable"
+_STORED = "text/vnd.bnlib.movable"
 
 
 class _Movable(widgets.VBox):

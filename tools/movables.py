@@ -10,7 +10,7 @@ import json
 import re
 from html import escape
 
-STORED = "application/vnd.bnlib.movable"
+STORED = "text/vnd.bnlib.movable"
 SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 BROAD = 1.8  # width over height from which a phone would make the lettering too small
 NEGATIVE = re.compile(r"^-(?=\d)")
