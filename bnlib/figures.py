@@ -116,7 +116,7 @@ def _slim(element, used):
     if name in used or name.startswith("QuadMesh"):
         element.set("id", name)
     element[:] = [child for each in element for child in _slim(each, used)]
-    if element.tag not in ("text", "tspan"):
+    if element.tag not in ("text", "tspan") or len(element):
         element.text = None
     if element.tag in ("g", "svg"):
         _share(element)

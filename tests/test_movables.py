@@ -20,7 +20,7 @@ import movables  # noqa: E402
 
 def draw(*values):
     fig, ax = plt.subplots(figsize=(4, 2))
-    ax.set_title(f"at {values}")
+    ax.set(title=f"at {values}", xlabel=r"$10^{-2}$ of a step")
     return fig
 
 
@@ -85,6 +85,8 @@ def test_what_frames_share_is_stored_once():
     ]
     assert [drawn for _, drawn in frames(soup(figure))] == alone
     assert len(stored) < 3 * len(alone[0])
+    parts = stored.split("\n")[2:]
+    assert len(set(parts)) == len(parts) and all(part.startswith("<") for part in parts)
 
 
 def test_nothing_stored_is_counted_or_random():
