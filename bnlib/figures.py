@@ -3,11 +3,14 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
+import base64
 import html
 import itertools
-import math
+import json
 import re
-from io import StringIO
+from collections import defaultdict
+from io import BytesIO, StringIO
+from xml.etree import ElementTree
 
 import ipywidgets as widgets
 import matplotlib as mpl
@@ -55,7 +58,69 @@ def style():
     )
 
 
-_DECIMALS = re.compile(r"(\d\.\d\d)\d+")
+_NUMBER = re.compile(r"-?\d+\.\d+")
+_LINES = re.compile(r"([ML][^A-Za-z]*)((?:L[^A-Za-z]*)+)")
+_LOOK = "stroke-linejoin:round;stroke-linecap:butt;font-family:'DejaVu Sans',sans-serif"
+
+
+def _short(tag):
+    """A tag with numbers to 0.01, and paths without the spaces that nothing needs."""
+    tag = _NUMBER.sub(lambda n: f"{round(float(n[0]), 2) + 0:g}", tag)
+    tag = tag.replace("font-family: 'DejaVu Sans', sans-serif; ", "")
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"| transform="rotate\(-0 [^"]*"', "", tag)
+    tag = tag.replace("xlink:href", "href").replace(": ", ":").replace("; ", ";")
+    path = re.search(r' d="([^"]*)"', tag)
+    if not path:
+        return tag
+    short = re.sub(r"\s*([A-Za-z])\s*", r"\1", path[1])
+    short = _LINES.sub(lambda line: line[1] + line[2].replace("L", " "), short)
+    return tag.replace(path[1], short.strip())
+
+
+def _alike(mark):
+    """What neighbours have to agree on to be put into a group: all but values."""
+    names = re.findall(r"([\w-]+):", mark.get("style", ""))
+    moved = "transform" in mark.attrib  # and with it the place of a clip path
+    return moved, mark.tag, mark.get("clip-path"), *names
+
+
+def _share(parent):
+    """Put neighbours into a group that says, once, what they all have."""
+    marks = []
+    for (moved, _, clip, *_), run in itertools.groupby(list(parent), _alike):
+        run = list(run)
+        styles = [mark.get("style", "").split(";") for mark in run]
+        same = [s for s in styles[0] if all(s in style for style in styles)]
+        same = [s for s in same if not s.startswith("opacity")]  # it is not inherited
+        told = {"clip-path": clip, "style": ";".join(same)}
+        if len(run) < 3 or moved or not any(told.values()):
+            marks += run
+            continue
+        for mark, style in zip(run, styles, strict=True):
+            own = {"style": ";".join(s for s in style if s not in same)}
+            mark.attrib = {**mark.attrib, "clip-path": None, **own}
+            mark.attrib = {name: value for name, value in mark.attrib.items() if value}
+        told = {name: value for name, value in told.items() if value}
+        marks.append(ElementTree.Element("g", told))
+        marks[-1].extend(run)
+    parent[:] = marks
+
+
+def _slim(element, used):
+    """The element without names that nobody uses; of a bare group, what is in it."""
+    element.tail = None
+    if element.tag in ("metadata", "style") or element.get("style") == "fill:none":
+        return []
+    name = element.attrib.pop("id", "")
+    if name in used or name.startswith("QuadMesh"):
+        element.set("id", name)
+    element[:] = [child for each in element for child in _slim(each, used)]
+    if element.tag not in ("text", "tspan") or len(element):
+        element.text = None
+    if element.tag in ("g", "svg"):
+        _share(element)
+    is_bare = element.tag == "g" and not element.attrib
+    return list(element) if is_bare else [element]
 
 
 def to_svg(figure, salt="0"):
@@ -63,34 +128,84 @@ def to_svg(figure, salt="0"):
 
     figure : matplotlib Figure. salt : str that makes the identifiers inside differ from
     those of another figure on the same page. Returns str, the element `<svg>...</svg>`
-    with coordinates cut to 0.01 points; the text in it is left alone.
+    with coordinates rounded to 0.01 points; the text in it is left alone.
     """
-    text = StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(salt)}):
+    text, look = StringIO(), {"svg.fonttype": "none", "font.sans-serif": "DejaVu Sans"}
+    with mpl.rc_context({**look, "svg.hashsalt": str(salt)}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r"<[^>]+>", lambda tag: _DECIMALS.sub(r"\1", tag[0]), svg)
+    svg = re.sub(r"<[^>]+>", lambda tag: _short(tag[0]), text.getvalue())
+    used = set(re.findall(r"#([\w-]+)", svg))
+    (slim,) = _slim(ElementTree.fromstring(svg), used)
+    slim.set("style", _LOOK)
+    return ElementTree.tostring(slim, encoding="unicode")
 
 
-_figures = itertools.count()
+def _in_parts(frames):
+    """Cut texts into what they share: (the parts, each frame's numbers of parts)."""
+    cut = [re.split(r"(?=<[^/])", frame)[1:] for frame in frames]
+    before, after = defaultdict(set), defaultdict(set)
+    for pieces in cut:
+        for a, b in itertools.pairwise([None, *pieces, None]):
+            after[a].add(b)
+            before[b].add(a)
+    numbers, rows = {}, []
+    for pieces in cut:
+        joined = pieces[:1]
+        for a, b in itertools.pairwise(pieces):
+            if len(after[a]) == len(before[b]) == 1:
+                joined[-1] += b
+            else:
+                joined.append(b)
+        rows.append([numbers.setdefault(part, len(numbers)) for part in joined])
+    return list(numbers), rows
+
+
+def _words(slider):
+    """What a slider says: its name, its values, which of them is first."""
+    shows = [label for label, _ in slider.options]
+    return {"label": slider.description, "shows": shows, "start": slider.index}
+
+
+_STORED = "text/vnd.bnlib.movable"
 
 
 class _Movable(widgets.VBox):
-    """A box whose printed form is one short line instead of all its frames."""
+    """Sliders above a frame; stored, it is words, parts and a still picture."""
+
+    def __init__(self, sliders, frames, said, still):
+        stage = widgets.HTML()
+        self.frames, self.said, self.still = frames, said, still
+        super().__init__([*sliders, stage])
+
+        def show(change=None):
+            number = 0
+            for slider in sliders:
+                number = number * len(slider.options) + slider.index
+            label = html.escape(said[number])
+            stage.value = f'<div role="img" aria-label="{label}">{frames[number]}</div>'
+
+        for slider in sliders:
+            slider.observe(show, "index")
+        show()
 
     def __repr__(self):
-        frames = math.prod(len(slider.options) for slider in self.children[:-1])
-        return f"<movable figure: {frames} frames>"
+        return f"<movable figure: {len(self.frames)} frames>"
+
+    def _repr_mimebundle_(self, **choice):
+        words = {"sliders": [_words(s) for s in self.children[:-1]], "said": self.said}
+        parts, rows = _in_parts(self.frames)
+        lines = json.dumps(words, ensure_ascii=False), json.dumps(rows), *parts
+        stored = {_STORED: "\n".join(lines), "image/png": self.still}
+        return super()._repr_mimebundle_(**choice) | stored
 
 
-def _frame(figure, sentence, salt):
-    """One position of the slider: the picture, and the sentence for screen readers."""
-    label = html.escape(sentence, quote=True)
-    svg = to_svg(figure, salt)
-    return widgets.HTML(f'<div role="img" aria-label="{label}">{svg}</div>')
+def _still(figure):
+    """A figure as a picture, the way a notebook stores one; closes it."""
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    plt.close(figure)
+    return base64.b64encode(picture.getvalue()).decode()
 
 
 def _slider(label, positions, show, start):
@@ -111,18 +226,6 @@ def _slider(label, positions, show, start):
     )
 
 
-def _stack(frame, sliders, positions, chosen=()):
-    """The frames for all positions of the sliders, in stacks that obey them."""
-    if not sliders:
-        return frame(*chosen)
-    inner = [
-        _stack(frame, sliders[1:], positions[1:], (*chosen, v)) for v in positions[0]
-    ]
-    stack = widgets.Stack(children=inner, selected_index=sliders[0].index)
-    widgets.jslink((sliders[0], "index"), (stack, "selected_index"))
-    return stack
-
-
 def movable(draw, values, *, label="", describe, show=str, start=0):
     """Return a figure with a slider, one pre-drawn frame per value.
 
@@ -134,7 +237,8 @@ def movable(draw, values, *, label="", describe, show=str, start=0):
     For several sliders, values : dict label -> positions; draw and describe then take
     one value of each, and start is a tuple. Every combination is a frame.
 
-    Works without a Python process: sliders and frames are linked in the browser.
+    In a notebook the sliders are live; stored, it needs no Python: the site and other
+    viewers show what its bundle of parts and the picture beside that hold.
     Raises ValueError for no values, a start outside them, or a slider without a label.
     """
     positions = values if isinstance(values, dict) else {label: values}
@@ -144,9 +248,10 @@ def movable(draw, values, *, label="", describe, show=str, start=0):
         _slider(name, those, show, first)
         for (name, those), first in zip(positions.items(), starts, strict=True)
     ]
-    salt, numbers = next(_figures), itertools.count()
-
-    def frame(*chosen):
-        return _frame(draw(*chosen), describe(*chosen), f"{salt}-{next(numbers)}")
-
-    return _Movable([*sliders, _stack(frame, sliders, list(positions.values()))])
+    salt = str([slider.options for slider in sliders])
+    chosen = list(itertools.product(*positions.values()))
+    frames = [to_svg(draw(*values), salt) for values in chosen]
+    first = [those[at] for those, at in zip(positions.values(), starts, strict=True)]
+    return _Movable(
+        sliders, frames, [describe(*v) for v in chosen], _still(draw(*first))
+    )

@@ -1,20 +1,16 @@
-"""Figures that move, turned from widgets into plain HTML (tools/movables.py)."""
+"""Figures that move: alive in a notebook, stored as parts, plain HTML on the site."""
 
 import json
 import re
 import sys
 from pathlib import Path
 
-import ipywidgets
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
-from docutils import nodes
-from docutils.utils import new_document
-from ipywidgets.embed import dependency_state
 
-from bnlib.figures import movable
+from bnlib.figures import movable, to_svg
 
 mpl.use("Agg")
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +20,7 @@ import movables  # noqa: E402
 
 def draw(*values):
     fig, ax = plt.subplots(figsize=(4, 2))
-    ax.set_title(f"at {values}")
+    ax.set(title=f"at {values}", xlabel=r"$10^{-2}$ of a step")
     return fig
 
 
@@ -32,28 +28,29 @@ def describe(*values):
     return f"A figure that stands at the values {values}"
 
 
-def page(widget):
-    """A page with one widget, as myst-nb hands it on: (its nodes, its scripts)."""
-    state = {"state": dependency_state(widget), "version_major": 2}
-    script = {"body": json.dumps(state).replace("</script>", r"<\/script>")}
-    scripts = {movables.STATE: (None, script), "ipywidgets_0": ("embed.js", {})}
-    scripts["other"] = ("other.js", {})
-    doctree = new_document("page")
-    view = json.dumps({"model_id": widget.model_id})
-    text = f'<script type="{movables.VIEW}">{view}</script>'
-    doctree += nodes.raw(text, text, format="html")
-    return doctree, scripts
+def bundle(figure):
+    """What a kernel sends for a figure, and a notebook stores but for the widget."""
+    return figure._repr_mimebundle_()
 
 
-def soup(widget):
-    doctree, scripts = page(widget)
-    movables.replace(doctree, scripts)
-    assert list(scripts) == ["other"]  # that of the widgets is not loaded
-    return BeautifulSoup(doctree.astext(), "html.parser")
+def soup(figure):
+    """A figure as the site has it."""
+    book = {"cells": [{"outputs": [{"data": bundle(figure)}]}]}
+    movables.place(book)
+    (data,) = (output["data"] for output in book["cells"][0]["outputs"])
+    assert set(data) == {"text/html"}  # no still picture beside it, no widget
+    return BeautifulSoup(data["text/html"], "html.parser")
+
+
+def frames(html):
+    """The frames as bnlib.js puts them together: (sentence, SVG)."""
+    data = json.loads(html.script.text)
+    drawn = ["".join(data["parts"][n] for n in row) for row in data["rows"]]
+    return list(zip(data["said"], drawn, strict=True))
 
 
 def titles(html):
-    return re.findall(r">(at \([^<]*\))<", str(html.select_one(".bn-stage")))
+    return [re.search(r">(at \([^<]*\))<", drawn)[1] for _, drawn in frames(html)]
 
 
 def test_one_slider():
@@ -64,8 +61,8 @@ def test_one_slider():
     assert json.loads(slider["data-shows"]) == ["1", "2", "3"]
     assert slider["aria-valuetext"] == "2: A figure that stands at the values (2,)"
     assert html.select_one(f"label[for={slider['id']}]").text == "size"
-    parts = html.select_one(".bn-stage").find_all(recursive=False)
-    assert [part.name for part in parts] == ["template", "div", "template"]
+    (shown,) = html.select_one(".bn-stage").find_all(recursive=False)
+    assert "at (2,)" in shown.text
     assert titles(html) == ["at (1,)", "at (2,)", "at (3,)"]
 
 
@@ -79,16 +76,64 @@ def test_frames_of_several_sliders_lie_as_the_page_counts_them():
     assert len({tag["id"] for tag in html.select("input")}) == 2
 
 
-def test_words_are_words():
-    assert soup(ipywidgets.HTML("<b>done</b>")).b.text == "done"
+def test_what_frames_share_is_stored_once():
+    figure = movable(draw, range(12), label="size", describe=describe)
+    stored = bundle(figure)[movables.STORED]
+    alone = [
+        to_svg(draw(n), str([s.options for s in figure.children[:-1]]))
+        for n in range(12)
+    ]
+    assert [drawn for _, drawn in frames(soup(figure))] == alone
+    assert len(stored) < 3 * len(alone[0])
+    parts = stored.split("\n")[2:]
+    assert len(set(parts)) == len(parts) and all(part.startswith("<") for part in parts)
 
 
-@pytest.mark.parametrize("widget", [ipywidgets.Button, ipywidgets.VBox])
-def test_what_needs_python_is_a_warning_and_warnings_are_errors(widget, monkeypatch):
-    said = []
-    monkeypatch.setattr(movables.logger, "warning", lambda text, **_: said.append(text))
-    soup(widget())
-    assert said and "bnlib.figures.movable" in said[0]
+def test_nothing_stored_is_counted_or_random():
+    values = {"a": [1, 2], "b": [3, 4]}
+    before = bundle(movable(draw, values, describe=describe))
+    movable(draw, [1, 2], label="another", describe=describe)
+    after = bundle(movable(draw, values, describe=describe))
+    kinds = {movables.STORED, "image/png", "text/plain"}
+    assert {k: before[k] for k in kinds} == {k: after[k] for k in kinds}
+
+
+def test_in_a_notebook_the_sliders_are_live():
+    values = {"a": [1, 2], "b": [3, 4, 5]}
+    figure = movable(draw, values, describe=describe)
+    a, b, stage = figure.children
+    a.index, b.index = 1, 2
+    assert "at (2, 5)" in stage.value and "values (2, 5)&quot;" not in stage.value
+    b.index = 0
+    assert "at (2, 3)" in stage.value and 'aria-label="A figure' in stage.value
+    assert "application/vnd.jupyter.widget-view+json" in bundle(figure)
+
+
+def test_labels_cannot_end_the_script_they_stand_in():
+    html = soup(
+        movable(draw, [1], label="</script><b>", describe=lambda v: "</script>")
+    )
+    assert html.b is None and frames(html)[0][0] == "</script>"
+
+
+def test_to_svg_draws_what_matplotlib_draws():
+    """Styles that neighbours share are said once; an opacity stays with each mark."""
+    fig, ax = plt.subplots()
+    ax.plot([0, 1, 2], [0, 1, 0], "o", alpha=0.5)
+    ax.pcolormesh([[1.0, 2.0], [3.0, 4.0]])
+    ax.plot([0, 1, 2, 3], [1.23456789, 2, 1, 2], alpha=0.5)
+    ax.set_title("pi is 3.14159")
+    html = BeautifulSoup(to_svg(fig), "html.parser")
+    assert html.find("text", string="pi is 3.14159")
+    marks = html.select("g[style*='fill:#1f77b4'] > use, use[style*='fill:#1f77b4']")
+    assert len(marks) == 3
+    assert len({path["style"] for path in html.select("[id^=QuadMesh] path")}) == 4
+    assert not html.select("g[style*=';opacity'], g[style^=opacity], metadata")
+    assert (
+        max(len(n) for n in re.findall(r"\.(\d+)", str(html.svg.find_all("path")))) == 2
+    )
+    ids = {tag["id"] for tag in html.select("[id]")} - {"QuadMesh_1"}
+    assert ids == set(re.findall(r"#([mp]\w{10})", str(html)))
 
 
 @pytest.mark.parametrize("start", [3, -1, (0, 2), (0, 0, 0)])

@@ -1,5 +1,6 @@
 """Running a chapter again changes nothing in git, whatever stands above a cell."""
 
+import re
 import subprocess
 import sys
 from functools import partial
@@ -95,6 +96,48 @@ def test_without_a_commit_nobody_knows_what_changed(tmp_path):
     git(tmp_path, "init", "-q")
     with pytest.raises(SystemExit, match="in a clone with a commit alone"):
         run.changed(tmp_path)
+
+
+WIDGETS = """import matplotlib.pyplot as plt
+from tqdm.auto import tqdm
+from bnlib import figures
+list(tqdm([1, 2]))
+fig, ax = plt.subplots()
+ax.plot(LINE)
+plt.show()
+figures.movable(lambda n: plt.subplots()[0], [1, 2], label="n", describe=str)"""
+
+
+def test_widgets_leave_nothing_that_differs_from_run_to_run(tmp_path, monkeypatch):
+    """Not where more of them stand above, nor where a line is a hair aside."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path, aside = tmp_path / "18_moves.ipynb", tmp_path / "18_aside.ipynb"
+    cells = [new_code_cell(WIDGETS.replace("LINE", "[1, 2]"))]
+    nbformat.write(new_notebook(cells=cells), path)
+    run.run(path)
+    stored = path.read_text()
+    assert run.WIDGET not in stored and "widget-state" not in stored
+    assert run.STORED in stored and not re.search(r"[0-9a-f]{32}", stored)
+
+    book = nbformat.reads(stored, as_version=4)
+    book.cells[0].source = WIDGETS.replace("LINE", "[1, 2 + 1e-6]")
+    book.cells.insert(0, new_code_cell(WIDGETS.replace("LINE", "[2, 1]")))
+    nbformat.write(book, aside)
+    run.run(aside)
+    again = nbformat.read(aside, as_version=4).cells
+    assert again[1].outputs == book.cells[1].outputs
+    assert again[0].outputs != book.cells[1].outputs
+
+
+def test_a_picture_that_looks_different_is_stored():
+    line = ["M0 0 5 5", "M0.01 0 5 5", "M1 0 5 5"]
+    stored = [f'{{}}\n[[0]]\n<path d="{d}"/>' for d in line]
+    assert run.moves_same(stored[0], stored[1])
+    assert not run.moves_same(stored[0], stored[2])
+    assert not run.moves_same(stored[0], stored[0].replace("{}", "[]"))
+    assert not run.moves_same(stored[0], stored[0].replace("M0", "m0"))
+    words = "{}\n[[0]]\n<text>0.41</text>"
+    assert not run.moves_same(words, words.replace("0.41", "0.42"))
 
 
 @pytest.mark.parametrize(

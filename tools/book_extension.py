@@ -124,10 +124,11 @@ def mend_pages(app, exception):
             path.write_text(mended, encoding="utf-8")
 
 
-def fold_small_print(app, docname, source):
-    """Fold cells tagged `small-print` under their first comment and how long they are.
+def prepare_notebook(app, docname, source):
+    """Fold cells tagged `small-print` under their first comment and how long they are,
+    and write the figures that move as HTML.
 
-    The page holds all of it: search finds it, and it can be copied.
+    The page holds all of the code: search finds it, and it can be copied.
     """
     if not app.env.doc2path(docname).endswith(".ipynb"):
         return
@@ -139,6 +140,7 @@ def fold_small_print(app, docname, source):
             told = f"{lines[0].lstrip('# ').rstrip('.')}, {len(lines) - 1} lines"
             cell["metadata"]["mystnb"] = {"code_prompt_show": told}
             tags.append("hide-input")
+    movables.place(book)
     source[0] = json.dumps(book)
 
 
@@ -167,13 +169,6 @@ def write_landing(app, docname, source):
             app.env.note_dependency(str(path))
         for path in (landing.__file__, opening.__file__):
             app.env.note_dependency(str(path))
-
-
-def place_movables(app, doctree):
-    """Write the figures that move as HTML, in place of their widgets."""
-    notebooks = getattr(app.env, "nb_metadata", {})
-    scripts = notebooks.get(app.env.docname, {}).get("js_files", {})
-    movables.replace(doctree, scripts)
 
 
 def glossary_terms():
@@ -245,12 +240,11 @@ def setup(app):
     app.connect("config-inited", fill_version)
     app.connect("config-inited", silence_thebe)
     app.connect("doctree-read", join_numbers)
-    app.connect("source-read", fold_small_print)
+    app.connect("source-read", prepare_notebook)
     app.connect("source-read", write_reference)
     app.connect("source-read", write_parity)
     app.connect("source-read", write_landing)
     app.connect("doctree-read", link_terms)
-    app.connect("doctree-read", place_movables)
     app.connect("doctree-resolved", set_messages)
     app.connect("build-finished", mend_pages)
     publishing.setup(app)

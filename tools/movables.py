@@ -1,45 +1,19 @@
 """Figures that move, on a page without Python: the browser's own sliders, SVG frames.
 
-In a notebook `bnlib.figures.movable` is a stack of widgets, and their state is stored
-with the notebook. While the book is built each such figure becomes plain HTML here: the
-frame that is shown first stands in the page, the others wait in `<template>`s beside
-it, and bnlib.js exchanges them. Without scripts, and on paper, the first frame remains.
+A stored notebook keeps the words and the parts of each such figure
+(`bnlib.figures.movable`). While the book is built it becomes plain HTML here: the frame
+that is shown first stands in the page, the parts of all frames wait beside it, and
+bnlib.js puts them together. Without scripts, and on paper, the first frame remains.
 """
 
-import itertools
 import json
 import re
 from html import escape
 
-from docutils import nodes
-from sphinx.util import logging
-
-VIEW = "application/vnd.jupyter.widget-view+json"
-STATE = "ipywidgets_state"  # myst-nb's name for what all widgets of a page need
-CALL = re.compile(rf'<script type="{re.escape(VIEW)}">(.*?)</script>', re.S)
-MODEL = "IPY_MODEL_"
+STORED = "text/vnd.bnlib.movable"
 SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 BROAD = 1.8  # width over height from which a phone would make the lettering too small
 NEGATIVE = re.compile(r"^-(?=\d)")
-SPOKEN = re.compile(r'role="img" aria-label="([^"]*)"')
-
-
-logger = logging.getLogger(__name__)
-
-
-def children(box, models):
-    """The models inside a box or a stack."""
-    return [models[name.removeprefix(MODEL)] for name in box["state"]["children"]]
-
-
-def frames_in(stack, models):
-    """The frames of a stack, which may hold stacks: (their HTML, the place shown)."""
-    if stack["model_name"] == "HTMLModel":
-        return [stack["state"]["value"]], 0
-    parts = [frames_in(child, models) for child in children(stack, models)]
-    at = stack["state"]["selected_index"]
-    before = sum(len(frames) for frames, _ in parts[:at])
-    return [f for frames, _ in parts for f in frames], before + parts[at][1]
 
 
 def slider(name, label, shows, start, said):
@@ -56,57 +30,38 @@ def slider(name, label, shows, start, said):
     )
 
 
-def figure(view, models, name):
-    """The HTML of a movable figure or of words; None where the widget is neither."""
-    box = models[view["model_id"]]
-    if box["model_name"] == "HTMLModel":
-        return box["state"]["value"]
-    inside = children(box, models) if box["model_name"] == "VBoxModel" else []
-    kinds = [model["model_name"] for model in inside]
-    if set(kinds[:-1]) != {"SelectionSliderModel"} or kinds[-1] != "StackModel":
-        return None
-    *sliders, stack = inside
-    frames, start = frames_in(stack, models)
-    said = SPOKEN.search(frames[start])[1]
-    rows = "".join(
-        slider(
-            f"{name}-{number}",
-            s["state"]["description"],
-            [NEGATIVE.sub("−", name) for name in s["state"]["_options_labels"]],
-            s["state"]["index"],
-            said,
-        )
-        for number, s in enumerate(sliders)
+def figure(stored, name):
+    """The HTML of a stored figure. name : the beginning of its sliders' identifiers."""
+    words, rows, *parts = stored.split("\n")
+    words, rows = json.loads(words), json.loads(rows)
+    start = 0
+    for each in words["sliders"]:
+        each["shows"] = [NEGATIVE.sub("−", shown) for shown in each["shows"]]
+        start = start * len(each["shows"]) + each["start"]
+    said = escape(words["said"][start], quote=True)
+    sliders = "".join(
+        slider(f"{name}-{number}", each["label"], each["shows"], each["start"], said)
+        for number, each in enumerate(words["sliders"])
     )
-    drawn = "".join(
-        frame if number == start else f"<template>{frame}</template>"
-        for number, frame in enumerate(frames)
-    )
-    wide, high = map(float, SIZE.search(frames[start]).groups())
+    first = "".join(parts[number] for number in rows[start])
+    wide, high = map(float, SIZE.search(first).groups())
     broad = " bn-broad" if wide > BROAD * high else ""
+    data = {"said": words["said"], "rows": rows, "parts": parts}
+    data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    data = data.replace("</", r"<\/")  # or the script would end there
     return (
-        f'<div class="bn-movable"><div class="bn-sliders">{rows}</div>'
-        f'<div class="bn-stage{broad}">{drawn}</div></div>'
+        f'<div class="bn-movable"><div class="bn-sliders">{sliders}</div>'
+        f'<div class="bn-stage{broad}">'
+        f'<div role="img" aria-label="{said}">{first}</div></div>'
+        f'<script type="application/json">{data}</script></div>'
     )
 
 
-def replace(doctree, scripts):
-    """Put HTML in place of the widgets of a page, and drop the scripts they needed.
-
-    scripts : what myst-nb adds to the page for its widgets, by name; changed.
-    """
-    if STATE not in scripts:
-        return
-    models = json.loads(scripts[STATE][1]["body"])["state"]
-    count = itertools.count(1)
-    for node in doctree.findall(nodes.raw):
-        call = CALL.fullmatch(node.astext())
-        if not call:
-            continue
-        html = figure(json.loads(call[1]), models, f"bn-slider-{next(count)}")
-        if not html:
-            cure = "show it with bnlib.figures.movable"
-            logger.warning(f"a widget that needs Python: {cure}", location=node)
-        node.children = [nodes.Text(html or "")]
-    for key in [key for key in scripts if key.startswith("ipywidgets_")]:
-        del scripts[key]
+def place(book):
+    """Put HTML in place of the figures that move in a notebook; changes its outputs."""
+    outputs = [each for cell in book["cells"] for each in cell.get("outputs", [])]
+    moving = [o["data"] for o in outputs if STORED in o.get("data", {})]
+    for number, data in enumerate(moving, start=1):
+        html = figure("".join(data[STORED]), f"bn-slider-{number}")
+        data.clear()
+        data["text/html"] = html

@@ -3,35 +3,40 @@
     python tools/run.py chapters/04_backward.ipynb ...
     python tools/run.py changed    # those whose notebook differs from git's HEAD
 
-Execution counts, timings, editor metadata and the frames of tracebacks are dropped, and
-the random identifiers of widgets are replaced by counted ones, so that running a
-chapter again without changing it changes nothing in git.
+Execution counts, timings, editor metadata, the frames of tracebacks and widgets, which
+are nothing without a kernel, are dropped. A picture that looks like the stored one is
+the stored one. So running a chapter again without changing it changes nothing in git.
 """
 
-import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from export import ROOT
+from movables import STORED
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image, ImageChops
 from tqdm import tqdm
 
-WIDGETS = "application/vnd.jupyter.widget-state+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PNG = "image/png"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+FAINT = 32  # of 255, the most by which pictures that look the same differ anywhere
+NEAR = 0.05  # points, the same for drawings
 MOST = 60  # seconds of one core that a chapter may take
-ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 def run(path: Path):
     """Execute one notebook in place, its own folder as working directory."""
     notebook = nbformat.read(path, as_version=4)
-    # Start without stored widgets: the client would add the new ones to the old.
-    notebook.metadata = {"kernelspec": notebook.metadata.get("kernelspec", KERNEL)}
+    stored = [cell.get("outputs", []) for cell in notebook.cells]
     client = NotebookClient(
         notebook,
         timeout=300,
@@ -42,9 +47,10 @@ def run(path: Path):
         cells = tqdm(notebook.cells, desc=path.stem, unit="cell", disable=None)
         for index, cell in enumerate(cells):
             client.execute_cell(cell, index)
-        client.set_widgets_metadata()
     tidy(notebook)
-    path.write_text(stable_ids(notebook) + "\n", encoding="utf-8")
+    for cell, before in zip(notebook.cells, stored, strict=True):
+        keep_pictures(cell.get("outputs", []), before)
+    path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
 
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -52,10 +58,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 def tidy(notebook):
     """Keep what a reader or a test uses, drop what only differs from run to run."""
-    widgets = notebook.metadata.get("widgets")
     notebook.metadata = nbformat.NotebookNode(kernelspec=KERNEL)
-    if widgets and widgets[WIDGETS]["state"]:
-        notebook.metadata["widgets"] = widgets
     for cell in notebook.cells:
         for key in ("execution", "collapsed", "lines_to_next_cell"):
             cell.metadata.pop(key, None)
@@ -65,10 +68,12 @@ def tidy(notebook):
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = None
-                if (
-                    "traceback" in output
-                ):  # the cell is above; frames move with the code
+                if "traceback" in output:  # frames move with every edit of the code
                     output.traceback = output.traceback[-1:]
+                data = output.get("data", {})
+                data.pop(WIDGET, None)
+                if PNG in data:
+                    data[PNG] = light(data[PNG])
 
 
 def joined(outputs: list) -> list:
@@ -83,31 +88,58 @@ def joined(outputs: list) -> list:
     return result
 
 
-def stable_ids(notebook) -> str:
-    """Return the notebook as text, each widget's random id replaced by a counted one.
+def picture(png: str):
+    return Image.open(BytesIO(b64decode(png)))
 
-    Counted as they are met: from the outputs of each cell down to the widgets inside;
-    then what nobody refers to, the links, by what they link.
+
+def light(png: str) -> str:
+    """The picture in 256 colours: nobody sees the others, and they weigh the most."""
+    few = (
+        picture(png).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=0)
+    )
+    file = BytesIO()
+    few.save(file, "png", optimize=True)
+    return b64encode(file.getvalue()).decode()
+
+
+def looks_same(png: str, other: str) -> bool:
+    a, b = (picture(each).convert("RGB") for each in (png, other))
+    if a.size != b.size:
+        return False
+    return max(high for _, high in ImageChops.difference(a, b).getextrema()) <= FAINT
+
+
+def moves_same(stored: str, other: str) -> bool:
+    """Whether two moving figures say the same and draw the same, to NEAR points."""
+    (words, *drawn), (others, *there) = map(outline, (stored, other))
+    if words != others or drawn[0] != there[0]:
+        return False
+    return all(abs(a - b) <= NEAR for a, b in zip(drawn[1], there[1], strict=True))
+
+
+def outline(stored: str):
+    """A moving figure as its words, its frames without numbers, and these numbers."""
+    words, rows, *parts = stored.split("\n")
+    frames = "".join(parts[n] for row in json.loads(rows) for n in row)
+    numbers = []
+
+    def blank(tag):
+        numbers.extend(map(float, NUMBER.findall(tag[0])))
+        return NUMBER.sub("", tag[0])
+
+    return words, re.sub(r"<[^>]+>", blank, frames), numbers
+
+
+def keep_pictures(outputs: list, stored: list):
+    """Put stored pictures in place of new ones that look the same.
+
+    Processors and compressors differ in digits that nobody sees, and git sees them.
     """
-    models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
-    texts = {key: json.dumps(model, sort_keys=True) for key, model in models.items()}
-    new: dict[str, str] = {}
-
-    def meet(text: str):
-        for old in filter(texts.__contains__, ID.findall(text)):
-            if old not in new:
-                new[old] = hashlib.md5(str(len(new)).encode()).hexdigest()
-                meet(texts[old])
-
-    def renamed(text: str) -> str:
-        return ID.sub(lambda found: new.get(found[0], found[0]), text)
-
-    for cell in notebook.cells:
-        meet(json.dumps(cell.get("outputs", []), sort_keys=True))
-    for key in sorted(texts.keys() - new.keys(), key=lambda k: renamed(texts[k])):
-        meet(key)
-    again = nbformat.reads(renamed(nbformat.writes(notebook)), as_version=4)
-    return nbformat.writes(again)  # once more: keys are sorted by their new names
+    for output, before in zip(outputs, stored, strict=False):
+        data, old = output.get("data", {}), before.get("data", {})
+        for kind, is_same in ((PNG, looks_same), (STORED, moves_same)):
+            if kind in data and kind in old and is_same(data[kind], old[kind]):
+                data[kind] = old[kind]
 
 
 def processor_seconds() -> float:

@@ -12,23 +12,24 @@
   addEventListener("afterprint", () => (page.theme = onScreen));
 })();
 
-// Figures that move (tools/movables.py): the frame that is shown stands in the page, the
-// others in templates beside it. A slider chooses, and says its value and what is seen.
+// Figures that move (tools/movables.py): the first frame stands in the page, the parts of all
+// frames in a script beside it. A slider chooses, and says its value and what is seen.
 (() => {
   "use strict";
 
   function wake(figure) {
     const sliders = [...figure.querySelectorAll(".bn-sliders input")];
-    const box = figure.querySelector(".bn-stage");
-    const frames = [...box.children].map((e) => e.content?.firstElementChild ?? e);
+    const frame = figure.querySelector(".bn-stage > [role=img]");
+    const { said, rows, parts } = JSON.parse(figure.querySelector("script").textContent);
 
     function show() {
-      const frame = frames[sliders.reduce((n, s) => n * (+s.max + 1) + +s.value, 0)];
-      box.replaceChildren(frame);
+      const chosen = sliders.reduce((n, s) => n * (+s.max + 1) + +s.value, 0);
+      frame.innerHTML = rows[chosen].map((part) => parts[part]).join("");
+      frame.setAttribute("aria-label", said[chosen]);
       for (const slider of sliders) {
         const value = JSON.parse(slider.dataset.shows)[slider.value];
         slider.nextElementSibling.textContent = value;
-        slider.setAttribute("aria-valuetext", `${value}: ${frame.getAttribute("aria-label")}`);
+        slider.setAttribute("aria-valuetext", `${value}: ${said[chosen]}`);
       }
     }
 
