@@ -81,10 +81,11 @@ coverage: $(READY)  ## how much of bnlib its tests run, notebooks and site apart
 	  --ignore tests/test_site.py --ignore tests/test_inpage.py --ignore tests/test_pdf.py \
 	  --cov=bnlib --cov-report=term:skip-covered
 
-check: $(READY)  ## the quick loop: style, export in sync, notebooks' hygiene
+check: $(READY)  ## the quick loop: style, export in sync, types, notebooks' hygiene
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check tools tests bnlib experiments benchmarks
 	@$(PY) tools/export.py --check
 	@$(PY) tools/exercises.py --check
+	@$(PY) -m mypy --no-error-summary
 	@$(PY) -m pytest -q tests/test_export.py tests/test_notebooks.py
 
 export: $(READY)  ## write bnlib/ from the chapters

@@ -7,7 +7,6 @@ the exercises, and what needs PyTorch, are loaded on first use.
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from bnlib import fast
 from bnlib._axis_norms import (
@@ -110,17 +109,12 @@ _LAZY = {  # name: its module, loaded on first use
     "diagnose": "bnlib.nn",
 }
 
-if TYPE_CHECKING:  # the same, for editors and type checkers
-    from bnlib import nn as nn
-    from bnlib.exercises._check import CheckResult, check, progress
-    from bnlib.nn import diagnose, fold, fold_model, recalibrate
-else:  # which take a module with __getattr__ to have every name
 
-    def __getattr__(name):
-        if name not in _LAZY:
-            raise AttributeError(f"module 'bnlib' has no attribute {name!r}")
-        module = import_module(_LAZY[name])
-        return module if name == "nn" else getattr(module, name)
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'bnlib' has no attribute {name!r}")
+    module = import_module(_LAZY[name])
+    return module if name == "nn" else getattr(module, name)
 
 
 def __dir__():

@@ -48,8 +48,17 @@ def normalize(x, mean, var, eps=1e-5):
 def affine(xhat, gamma=None, beta=None):
     """Return y = gamma * xhat + beta; None stands for gamma = 1 or beta = 0.
 
-    xhat : array or tensor. gamma, beta : anything that broadcasts against it.
     Source: Ioffe & Szegedy 2015, Algorithm 1, line 4.
+
+    Parameters
+    ----------
+    xhat : array or tensor
+    gamma, beta : array or tensor or None
+        They broadcast against xhat.
+
+    Returns
+    -------
+    y : array or tensor
     """
     y = xhat if gamma is None else gamma * xhat
     return y if beta is None else y + beta

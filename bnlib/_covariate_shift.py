@@ -27,19 +27,37 @@ def channel_percentiles(out, levels):
 class ActivationRecorder:
     """Record percentiles of a layer's outputs, unit by unit, at chosen training steps.
 
-    module : a torch.nn.Module whose output has shape (N, C) or (N, C, ...).
-    percentiles : the percentiles taken over all axes but 1.
-
         recorder = ActivationRecorder(model[2])
         with recorder.at(step), torch.no_grad():
             model(fixed_batch)
 
-    `steps` lists the steps recorded; `percentiles` is an array (steps, percentiles, C)
-    in the units of the activations. Training is not touched: the hook exists only
-    inside `at`, and outputs are copied, detached.
-    Raises TypeError for another module, ValueError for an output that is not finite,
-    RuntimeError if the module did not run exactly once.
+    Training is not touched: the hook exists only inside `at`, and outputs are copied,
+    detached.
+
     Source: Ioffe & Szegedy 2015, figure 1 (b, c).
+
+    Parameters
+    ----------
+    module : module
+        Its output has shape (N, C) or (N, C, ...).
+    percentiles : sequence of float
+        Taken over all axes but 1.
+
+    Attributes
+    ----------
+    steps : list of int
+        The steps recorded.
+    percentiles : array (steps, percentiles, C)
+        In the units of the activations.
+
+    Raises
+    ------
+    TypeError
+        For another module.
+    ValueError
+        For an output that is not finite.
+    RuntimeError
+        If the module did not run exactly once.
     """
 
     def __init__(self, module, percentiles=(15, 50, 85)):
@@ -76,9 +94,22 @@ def drift(percentiles):
 
     drift = (max_s q50 - min_s q50) / mean_s (q85 - q15), s the recorded steps
 
-    percentiles : array (steps, 3, C), low, middle, high, as `ActivationRecorder` gives.
-    Returns (C,), no unit. Raises ValueError for another shape, or a unit that is
-    constant over the batch at every step. Source: chapter 1.
+    Source: chapter 1.
+
+    Parameters
+    ----------
+    percentiles : array (steps, 3, C)
+        Low, middle, high, as `ActivationRecorder` gives.
+
+    Returns
+    -------
+    drift : array (C,)
+        No unit.
+
+    Raises
+    ------
+    ValueError
+        For another shape, or a unit that is constant over the batch at every step.
     """
     check_floats("percentiles", percentiles)
     if percentiles.ndim != 3 or percentiles.shape[1] != 3:

@@ -19,16 +19,35 @@ def _check_float64(name, x):
 
 
 def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
-    r"""Differentiate sum(dy * f(x)) with respect to every entry of x.
+    """Differentiate sum(dy * f(x)) with respect to every entry of x.
 
     dL/dx_i = sum(dy * (f(x + h e_i) - f(x - h e_i))) / 2h      (central differences)
 
-    f : function of one array. x : float64 numpy array, any shape. dy : array of the
-    shape of f(x), or a number. step : h, in the units of x. Returns an array of the
-    shape of x, accurate to about 1e-10 relative; costs two calls of f per entry.
+    Source: chapter 0.
 
-    Raises TypeError for anything but float64 numpy arrays, ValueError for a step that
-    is not positive. Source: chapter 0.
+    Parameters
+    ----------
+    f : function
+        Of one array.
+    x : array
+        In float64, of any shape.
+    dy : array or float
+        Of the shape of f(x), or a number.
+    step : float
+        h, in the units of x.
+
+    Returns
+    -------
+    gradient : array
+        Of the shape of x, accurate to about 1e-10 relative; costs two calls of f per
+        entry.
+
+    Raises
+    ------
+    TypeError
+        For anything but float64 numpy arrays.
+    ValueError
+        For a step that is not positive.
     """
     _check_float64("x", x)
     check_number("step", step, 1e-300, 1e300, 1e-5)
@@ -43,7 +62,14 @@ def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
 def relative_error(analytic, numeric):
     """Return max|a - n| / max(max|a|, max|n|), and 0 when both are zero everywhere.
 
-    analytic, numeric : finite numpy arrays of the same shape, else ValueError.
+    Parameters
+    ----------
+    analytic, numeric : array
+        Finite, of the same shape, else ValueError.
+
+    Returns
+    -------
+    error : float
     """
     check_floats("analytic", analytic)
     check_floats("numeric", numeric)
@@ -57,17 +83,37 @@ def gradcheck(forward, backward, *inputs, dy=None, seed=0, rtol=1e-6, step=1e-5)
 
     error = max|analytic - numeric| / max(max|analytic|, max|numeric|)
 
-    forward : function (*inputs) -> y. backward : function (dy, *inputs) -> one gradient
-    per input (a tuple, or an array if there is one input). inputs : float64 numpy
-    arrays. dy : upstream gradient of the shape of y, standard normal from `seed` if not
-    given. rtol : largest relative error allowed. step : of the differences.
-
-    Returns the relative errors, a tuple of floats, one per input.
-    Raises AssertionError at the first wrong gradient, naming the worst entry;
-    ValueError if the check could not fail (the `dy` given makes the gradient vanish, or
-    rounding drowns it), or for gradients of the wrong number or shape. No error above
-    rtol is ever returned.
     Source: chapter 0.
+
+    Parameters
+    ----------
+    forward : function
+        `forward(*inputs)` returns y.
+    backward : function
+        `backward(dy, *inputs)` returns one gradient per input, a tuple, or an array if
+        there is one input.
+    *inputs : array
+        In float64.
+    dy : array or float, optional
+        Upstream gradient of the shape of y; standard normal from `seed` if not given.
+    seed : int
+    rtol : float
+        The largest relative error allowed.
+    step : float
+        Of the differences.
+
+    Returns
+    -------
+    errors : tuple of float
+        One per input; none is above `rtol`.
+
+    Raises
+    ------
+    AssertionError
+        At the first wrong gradient, naming the worst entry.
+    ValueError
+        If the check could not fail (the `dy` given makes the gradient vanish, or
+        rounding drowns it), or for gradients of the wrong number or shape.
     """
     for k, value in enumerate(inputs):
         _check_float64(f"inputs[{k}]", value)

@@ -77,19 +77,32 @@ def check_parts(counts, means, variances):
 
 
 def merge_moments(counts, means, variances):
-    r"""Return mean and (biased) variance of the union of parts of which each is known.
+    """Return mean and (biased) variance of the union of parts of which each is known.
 
     n = sum(n_k),   mean = sum(n_k mean_k) / n
     var = sum(n_k (var_k + (mean_k - mean)^2)) / n
 
-    counts : (workers,), how many values are behind each mean; ints or floats >= 0. A
-    part with count 0 is left out, whatever its moments. means, variances : numpy arrays
-    or torch tensors (workers, ...), floating-point; variances are biased ones.
-    Returns mean and var of shape (...) and the dtype of means; half precision is merged
-    in float32. Differentiable under torch.
-    Raises TypeError and ValueError naming the argument, also for a variance that
-    overflows.
+    Differentiable under torch.
+
     Source: Chan, Golub & LeVeque 1983, the pairwise algorithm, for any number of parts.
+
+    Parameters
+    ----------
+    counts : array or tensor (workers,)
+        How many values are behind each mean, ints or floats >= 0. A part with count 0
+        is left out, whatever its moments.
+    means, variances : array or tensor (workers, ...)
+        Floating-point; variances are biased ones.
+
+    Returns
+    -------
+    mean, var : array or tensor (...)
+        In the dtype of means; half precision is merged in float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, also for a variance that overflows.
     """
     check_parts(counts, means, variances)
     wide, spread = (widen(filled(part, counts)) for part in (means, variances))

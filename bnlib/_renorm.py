@@ -94,8 +94,18 @@ def batch_renorm(x, gamma, beta, running_mean, running_std, *, rmax, dmax, eps=1
 def ramp(step, *, start, end, low, high):
     """Return low up to step `start`, high from `end` on, and a straight line between.
 
-    Numbers, start < end, else ValueError. With functools.partial(ramp, start=..., ...)
-    a schedule is made of it. Source: Ioffe 2017, section 4.
+    With functools.partial(ramp, start=..., ...) a schedule is made of it.
+
+    Source: Ioffe 2017, section 4.
+
+    Parameters
+    ----------
+    step, start, end, low, high : float
+        start < end, else ValueError.
+
+    Returns
+    -------
+    value : float
     """
     if not start < end:
         raise ValueError(f"end must be after start = {start}, got {end}; swap them?")

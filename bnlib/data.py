@@ -31,9 +31,14 @@ __all__ = [
 class Dataset(NamedTuple):
     """Images and labels, in a part to train on and a part to test on.
 
-    x_train, x_test : float32 (N, height, width), grey levels from 0 to 1.
-    y_train, y_test : int64 (N,), the class of each image, 0 to 9.
     Unpacks like a tuple: `x_train, y_train, x_test, y_test = load_digits()`.
+
+    Parameters
+    ----------
+    x_train, x_test : array (N, height, width)
+        float32, grey levels from 0 to 1.
+    y_train, y_test : array (N,)
+        int64, the class of each image, 0 to 9.
     """
 
     x_train: np.ndarray
@@ -49,12 +54,21 @@ class Dataset(NamedTuple):
 def load_digits():
     """Return 1,797 handwritten digits of 8x8 pixels, 1,438 to train and 359 to test.
 
-    Returns a `Dataset`; images float32 (N, 8, 8) in the 17 grey levels 0, 1/16 ... 1,
-    labels int64 (N,). The split is fixed: the images sorted by class, every fifth of
-    them for the test, so that all classes are about equally frequent in both parts.
+    The split is fixed: the images sorted by class, every fifth of them for the test, so
+    that all classes are about equally frequent in both parts.
 
-    Raises ImportError without scikit-learn, which the images come with. Source: test
-    part of "Optical Recognition of Handwritten Digits", Alpaydin and Kaynak (1998).
+    Source: test part of "Optical Recognition of Handwritten Digits", Alpaydin and
+    Kaynak (1998).
+
+    Returns
+    -------
+    digits : Dataset
+        Images float32 (N, 8, 8) in the 17 grey levels 0, 1/16 ... 1, labels int64 (N,).
+
+    Raises
+    ------
+    ImportError
+        Without scikit-learn, which the images come with.
     """
     bundled = _need("sklearn.datasets").load_digits()
     images = (bundled.images / 16).astype(np.float32)
@@ -111,10 +125,24 @@ def _unzip(data, name):
 def read_idx(path):
     """Read an idx file, gzipped or not.
 
-    path : str or Path. Returns a uint8 array, read-only, of the shape that the file
-    states. Raises DataError if the file is not in idx format, holds another type than
-    unsigned bytes, or is not as long as its shape says; OSError if it cannot be read.
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    values : array
+        uint8, read-only, of the shape that the file states.
+
+    Raises
+    ------
+    DataError
+        If the file is not in idx format, holds another type than unsigned bytes, or is
+        not as long as its shape says.
+    OSError
+        If it cannot be read.
     """
     return _parse_idx(_unzip(Path(path).read_bytes(), path), path)
 
@@ -252,12 +280,22 @@ def _load(folder):
 def load_mnist():
     """Return the MNIST digits: 60,000 images of 28x28 pixels to train, 10,000 to test.
 
-    Returns a `Dataset`; images float32 (N, 28, 28) from 0 to 1, labels int64 (N,).
     Reads the folder that BNLIB_DATA names; without it downloads 12 MB, once, to the
     folder that BNLIB_CACHE names or the user's cache. Checks the contents of each file.
 
-    Raises DataError if a file is missing, damaged or cannot be stored; ImportError
-    without pooch. Source: LeCun, Bottou, Bengio and Haffner (1998).
+    Source: LeCun, Bottou, Bengio and Haffner (1998).
+
+    Returns
+    -------
+    digits : Dataset
+        Images float32 (N, 28, 28) from 0 to 1, labels int64 (N,).
+
+    Raises
+    ------
+    DataError
+        If a file is missing, damaged or cannot be stored.
+    ImportError
+        Without pooch.
     """
     return _load("mnist")
 
@@ -267,6 +305,11 @@ def load_fashion_mnist():
 
     Like `load_mnist`: the same shapes, types, places and errors; downloads 31 MB.
     Classes: T-shirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, boot.
+
     Source: Xiao, Rasul and Vollgraf (2017).
+
+    Returns
+    -------
+    clothes : Dataset
     """
     return _load("fashion-mnist")

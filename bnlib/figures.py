@@ -126,9 +126,19 @@ def _slim(element, used):
 def to_svg(figure, salt="0"):
     """Return a figure as an inline SVG element and close it.
 
-    figure : matplotlib Figure. salt : str that makes the identifiers inside differ from
-    those of another figure on the same page. Returns str, the element `<svg>...</svg>`
-    with coordinates rounded to 0.01 points; the text in it is left alone.
+    Parameters
+    ----------
+    figure : figure
+        Of matplotlib.
+    salt : str
+        Makes the identifiers inside differ from those of another figure on the same
+        page.
+
+    Returns
+    -------
+    element : str
+        `<svg>...</svg>` with coordinates rounded to 0.01 points; the text in it is left
+        alone.
     """
     text, look = StringIO(), {"svg.fonttype": "none", "font.sans-serif": "DejaVu Sans"}
     with mpl.rc_context({**look, "svg.hashsalt": str(salt)}):
@@ -229,17 +239,35 @@ def _slider(label, positions, show, start):
 def movable(draw, values, *, label="", describe, show=str, start=0):
     """Return a figure with a slider, one pre-drawn frame per value.
 
-    draw : function value -> matplotlib Figure. values : the slider's positions.
-    label : what the slider changes, with its unit. describe : function value -> one
-    sentence, read aloud by screen readers. show : function value -> text beside the
-    slider. start : index of the frame shown first.
-
-    For several sliders, values : dict label -> positions; draw and describe then take
-    one value of each, and start is a tuple. Every combination is a frame.
+    For several sliders, `values` is a dict label -> positions; draw and describe then
+    take one value of each, and start is a tuple. Every combination is a frame.
 
     In a notebook the sliders are live; stored, it needs no Python: the site and other
     viewers show what its bundle of parts and the picture beside that hold.
-    Raises ValueError for no values, a start outside them, or a slider without a label.
+
+    Parameters
+    ----------
+    draw : function
+        Of a value; returns a matplotlib Figure.
+    values : iterable or dict
+        The slider's positions.
+    label : str
+        What the slider changes, with its unit.
+    describe : function
+        Of a value; returns one sentence, read aloud by screen readers.
+    show : function
+        Of a value; returns the text beside the slider.
+    start : int or tuple of int
+        Index of the frame shown first.
+
+    Returns
+    -------
+    widget : object
+
+    Raises
+    ------
+    ValueError
+        For no values, a start outside them, or a slider without a label.
     """
     positions = values if isinstance(values, dict) else {label: values}
     positions = {name: list(those) for name, those in positions.items()}

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,14 @@ import pytest
 import bnlib
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import export  # noqa: E402
+import stubs  # noqa: E402
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MODULES = {str(p.relative_to(ROOT)) for p in (ROOT / "bnlib").rglob("*.py")}
+KINDS = (".py", ".pyi", ".typed")
+FILES = {p for p in (ROOT / "bnlib").rglob("*") if p.suffix in KINDS}
+MODULES = {str(p.relative_to(ROOT)) for p in FILES}
 BUILD = "import sys; from setuptools import build_meta as b; b.build_{}(sys.argv[1])"
 USE = """
 import numpy as np
@@ -121,14 +128,31 @@ def test_installed_where_nothing_else_is(dist, tmp_path, which):
     assert said.splitlines() == ["[]", "True"]
 
 
-def test_editors_and_type_checkers_see_every_name_and_no_other():
-    tree = ast.parse((ROOT / "bnlib" / "__init__.py").read_text())
-    assert "__getattr__" not in [getattr(n, "name", "") for n in tree.body]
-    (known,) = (n for n in tree.body if isinstance(n, ast.If))
-    assert ast.unparse(known.test) == "TYPE_CHECKING"
-    names = [a.name for n in known.body for a in n.names]
-    assert sorted(names) == sorted(bnlib._LAZY)
-    assert not {*names} & {*vars(bnlib)} - {"nn"}, "loaded though nobody asked"
+@pytest.mark.parametrize("path", stubs.PUBLIC)
+def test_type_checkers_see_every_name_and_no_other(path):
+    module = import_module(
+        path.removesuffix(".py").replace("/", ".").replace(".__init__", "")
+    )
+    tree = ast.parse((ROOT / f"{path}i").read_text())
+    names = [name for node in tree.body for name in export.names_of(node)]
+    for node in tree.body:
+        names += [a.asname for a in getattr(node, "names", ()) if a.asname == a.name]
+    own = ["nn", "__version__"] * (module is bnlib)
+    names = sorted(name for name in names if name not in ("_Array", "__all__"))
+    assert names == sorted([*module.__all__, *own])
+
+
+def test_types_are_read_from_docstrings():
+    text = "Do.\n\nParameters\n----------\n*a, b : float or array (C,), in cm\n"
+    text += "    c : no\nd : list of str\n\nReturns\n-------\ne : tuple of int"
+    either = "float | np.ndarray"
+    expected = [("a", either), ("b", either), ("d", "list[str]")]
+    assert stubs.said_in(text, "Parameters") == expected
+    assert stubs.said_in(text, "Returns") == [("e", "tuple[int, ...]")]
+
+
+def test_what_is_lazy_is_not_loaded():
+    assert not {*bnlib._LAZY} & {*vars(bnlib)} - {"nn"}, "loaded though nobody asked"
 
 
 def test_what_is_lazy_is_there():

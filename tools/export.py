@@ -21,6 +21,7 @@ from pathlib import Path
 
 import exercise_cells
 import nbformat
+import stubs
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -288,9 +289,8 @@ def offered(module: Module, root: Path) -> list[str]:
         return [name for name in module.names if not name.startswith("_")]
     names = set()
     for path in (root / "bnlib").rglob("__init__.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == module.dotted:
-                names |= {alias.name for alias in node.names}
+        found = stubs.homes(path.read_text(encoding="utf-8"))
+        names |= {name for name, home in found.items() if home == module.dotted}
     return [name for name in module.names if name in names]
 
 
@@ -346,8 +346,14 @@ def export(root: Path = ROOT, *, check: bool = False) -> list[str]:
             differences.append(f"{text}\n  cure: move its code to a chapter, delete it")
         else:
             path.unlink()
-    for name, module in modules.items():
-        path, new = root / name, render(module, modules, root)
+    texts = {name: render(module, modules, root) for name, module in modules.items()}
+    for name in stubs.PUBLIC:
+        said = texts.get(name) or ((root / name).exists() and (root / name).read_text())
+        if said and "__all__" in said:
+            stub = stubs.write(name, said, modules)
+            texts[f"{name}i"] = tidy(stub, "bnlib/_stub.pyi")
+    for name, new in texts.items():
+        path = root / name
         old = path.read_text() if path.exists() else ""
         if check:
             lines = (old.splitlines(True), new.splitlines(True))

@@ -322,12 +322,27 @@ def _nested():
 def check(exercise, function):
     """Judge a solution of an exercise by running it, and say which mistake it makes.
 
-    exercise : name, see `bnlib.exercises.EXERCISES`. function : yours; it gets numpy
-    arrays and may return arrays, lists or torch tensors. Returns a `CheckResult`:
-    `.passed`, `.mistakes` (codes) and `.message`; it is shown as a table in a notebook.
     Nothing of yours is changed, and nothing is stored. A function that does not end is
     cut off after three seconds.
-    Raises ValueError for an unknown exercise, TypeError for what is not a function.
+
+    Parameters
+    ----------
+    exercise : str
+        Its name, see `bnlib.exercises.EXERCISES`.
+    function : function
+        Yours; it gets numpy arrays and may return arrays, lists or torch tensors.
+
+    Returns
+    -------
+    result : CheckResult
+        `.passed`, `.mistakes` (codes) and `.message`; shown as a table in a notebook.
+
+    Raises
+    ------
+    ValueError
+        For an unknown exercise.
+    TypeError
+        For what is not a function.
     """
     exercise = _exercise(exercise)
     if not callable(function):

@@ -184,9 +184,23 @@ def rows_of(exercise, answer, closer):
 class CheckResult:
     """What `check` found. True if the answer passed.
 
-    exercise : name. passed : bool. mistakes : codes, empty if passed. says : a sentence
-    per mistake. label, given : the input that shows it. rows : (output, expected,
-    yours, what it means) on that input. hints : towards the cure. remarks : the rest.
+    Parameters
+    ----------
+    exercise : str
+        Its name.
+    passed : bool
+    mistakes : tuple of str
+        Codes, empty if passed.
+    says : tuple of str
+        A sentence per mistake.
+    label, given : str
+        The input that shows it.
+    rows : tuple of tuple
+        (output, expected, yours, what it means) on that input.
+    hints : tuple of str
+        Towards the cure.
+    remarks : tuple of str
+        The rest.
     """
 
     exercise: str

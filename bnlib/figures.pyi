@@ -1,0 +1,21 @@
+"""Types of what is offered here, written by `make export`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import matplotlib.figure
+
+__all__ = ["COLOURS", "style", "to_svg", "movable"]
+COLOURS: dict[str, Any]
+
+def style() -> None: ...
+def to_svg(figure: matplotlib.figure.Figure, salt: str = ...) -> str: ...
+def movable(
+    draw: Callable[..., Any],
+    values: Iterable[Any] | dict,
+    *,
+    label: str = ...,
+    describe: Callable[..., Any],
+    show: Callable[..., Any] = ...,
+    start: int | tuple[int, ...] = ...,
+) -> Any: ...
