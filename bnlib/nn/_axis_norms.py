@@ -257,9 +257,8 @@ def instance_norm(
     weight, bias = along_channels(weight, input), along_channels(bias, input)
     y, mean, var = normalized(input, weight, bias, axes, eps)
     if running_mean is not None and input.numel():
-        m = input.shape[2:].numel()
-        batch = mean.mean(0), var.mean(0) * (m / (m - 1))
-        update_running_((running_mean, running_var), batch, momentum, by_torch)
+        batch, count = (mean.mean(0), var.mean(0)), input.shape[2:].numel()
+        update_running_(parameters[:2], batch, momentum, count, by_torch)
     return y.contiguous()
 
 

@@ -117,23 +117,28 @@ def check_vectors(input, **vectors):
 
 
 def update_running_(
-    running, batch, momentum, by_torch=None, *, spread="running_var", hint=""
-):
+    running, batch, momentum, count=None, by_torch=None,
+    *, names=("running_mean", "running_var"), hint="",
+):  # fmt: skip
     """Update running statistics in place, and never with NaN or infinity.
 
     new = (1 - momentum) running + momentum batch
 
-    running, batch : mean and spread, of C values each. Where looking at them is free
+    running, batch : a mean and a spread, of C values each. count : of how many values
+    the batch's variance is, which is then stored unbiased. Where looking is free
     (`at_hand`), raises ValueError naming the channels before anything is stored;
     elsewhere those channels keep their old value. by_torch : what is called instead
-    within torch.func, where torch alone may write. spread : the name of the second;
-    hint : the end of the error. Source: chapter 5.
+    within torch.func, where torch alone may write. names, hint : for the error.
+    Source: chapter 5.
     """
     if by_torch is not None and torch._C._are_functorch_transforms_active():
         by_torch()
         return
+    mean, spread = batch
+    if count is not None:
+        spread = spread * (count / (count - 1))
     update = []
-    for name, old, now in zip(("running_mean", spread), running, batch, strict=True):
+    for name, old, now in zip(names, running, (mean, spread), strict=True):
         now = now.detach().reshape(old.shape)
         new = old.to(now.dtype).lerp(now, momentum).to(old.dtype)
         finite = new.isfinite()
@@ -181,8 +186,7 @@ def batch_norm(
     others (C,) or None. dtypes: floating-point, all the same, or float32 parameters
     with a half-precision input; y has the input's. An empty batch changes nothing.
     Raises torch's errors, see `check_input`, `check_channels`; and ValueError before
-    NaN or infinity would reach the running statistics, see `update_running_`.
-    Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
+    NaN or infinity would be stored. Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
     """
     given = running_mean, running_var, weight, bias
     how = training, momentum, eps
@@ -197,9 +201,8 @@ def batch_norm(
     elif training:
         y, mean, var = normalized(input, weight, bias, batch_axes(input), eps)
         if running_mean is not None:
-            m = input.numel() / input.shape[1]
-            batch = mean, var * (m / (m - 1))
-            update_running_((running_mean, running_var), batch, momentum, by_torch)
+            count = input.numel() / input.shape[1]
+            update_running_(given[:2], (mean, var), momentum, count, by_torch)
     else:
         mean, var = (along_channels(s, input) for s in (running_mean, running_var))
         y = affine(input - mean, affine((var + eps) ** -0.5, weight), bias)
@@ -209,9 +212,8 @@ def batch_norm(
 class BatchNormMixin:
     """The forward pass of our layers; all the rest is inherited from torch.nn's.
 
-    Put it before the torch.nn class: `class BatchNorm1d(BatchNormMixin, torch.nn.…)`.
-    Constructor, buffers, state_dict, old checkpoints and every `isinstance` in other
-    people's code are then right, today and in the next version.
+    Put it before the torch.nn class: constructor, buffers, old checkpoints and every
+    `isinstance` in other people's code are then right, today and in the next version.
     """
 
     function = staticmethod(batch_norm)  # later chapters put others in its place,

@@ -132,9 +132,8 @@ def from_many(x, weight, bias, running, momentum, eps):
     """
     z, p, mean, var = move_near_zero(x)
     if running:
-        m = x.numel() / x.shape[1]
-        batch = mean if p is None else p + mean, var * (m / (m - 1))
-        update_running_(running, batch, momentum)
+        batch = mean if p is None else p + mean, var
+        update_running_(running, batch, momentum, x.numel() / x.shape[1])
     elif x.dtype is torch.float32 and not var.isfinite().all():
         wide = (None if p is None else p.double() for p in (weight, bias))
         return tuple(t.float() for t in from_many(z.double(), *wide, (), 0.0, eps))

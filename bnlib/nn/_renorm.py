@@ -76,7 +76,7 @@ def batch_renorm(
     r, d = arrays.correction(batch_mean, batch_std, mean, std, rmax, dmax)
     y = affine(xhat, affine(r, weight), affine(d, weight, bias))
     batch = batch_mean, batch_std
-    update_running_(running.values(), batch, momentum, spread="running_std")
+    update_running_(running.values(), batch, momentum, names=running)
     return in_memory_as_torch(y.to(input.dtype))
 
 

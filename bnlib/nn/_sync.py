@@ -153,11 +153,11 @@ class SyncBatchNormFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy, *_):
         x, weight, mean, var, count = ctx.saved_tensors
-        centred, wanted = deviations(x, mean), ctx.needs_input_grad[0]
+        axes, wanted = batch_axes(x), ctx.needs_input_grad[0]
+        centred = deviations(x, mean)
 
         def means(*tensors):
-            parts = [t.sum(batch_axes(x), keepdim=True).double() for t in tensors]
-            whole = torch.stack(parts)
+            whole = torch.stack([t.sum(axes, keepdim=True) for t in tensors]).double()
             if wanted:  # else nobody has a use for it
                 whole = TotalFunction.apply(whole, ctx.workers)
             return (whole / count.clamp(min=1)).to(centred.dtype)
@@ -201,9 +201,9 @@ def sync_batch_norm(
         cure = "all workers together have one; use larger batches, or drop_last=True"
         raise ValueError(f"{what}, got input size {tuple(input.shape)}; {cure}")
     if total and running_mean is not None:
-        batch = mean, var * (count / (count - 1))
+        running, batch = (running_mean, running_var), (mean, var)
         hint = "; the NaN may be another worker's: look at the inputs of all of them"
-        update_running_((running_mean, running_var), batch, momentum, hint=hint)
+        update_running_(running, batch, momentum, count, hint=hint)
     return in_memory_as_torch(y)
 
 
