@@ -59,10 +59,9 @@ class RMSFunction(torch.autograd.Function):
         x, axes = x.to(square.dtype), ctx.axes
         if torch.is_grad_enabled():  # to be differentiated again
             square = (x**2).mean(axes, keepdim=True)
-        zero = torch.zeros_like(square)
         found = gradients(
             dy, x, square, ctx.eps, weight,
-            lambda _, g_xhat: (zero, g_xhat.mean(axes, keepdim=True)),
+            lambda _, g_xhat: (0, g_xhat.mean(axes, keepdim=True)),
         )  # fmt: skip
         return *as_wanted(ctx, found), None, None
 

@@ -132,8 +132,10 @@ def from_many(x, weight, bias, running, momentum, eps):
     """
     z, p, mean, var = move_near_zero(x)
     if running:
-        batch = mean if p is None else p + mean, var
-        update_running_(running, batch, momentum, x.numel() / x.shape[1])
+        before, m = torch.cat(running), x.numel() / x.shape[1]
+        running[0].lerp_(mean if p is None else p + mean, momentum)
+        running[1].lerp_(var * (m / (m - 1)), momentum)
+        keep_finite(running, before)
     elif x.dtype is torch.float32 and not var.isfinite().all():
         wide = (None if p is None else p.double() for p in (weight, bias))
         return tuple(t.float() for t in from_many(z.double(), *wide, (), 0.0, eps))

@@ -55,8 +55,7 @@ def gradients(dy, centred, var, eps, weight, means):
     xhat, dy = centred * inverse, dy.to(centred.dtype)
     dweight, g = dy * xhat, affine(dy, weight)
     g_mean, g_xhat = means(g, affine(dweight, weight))
-    dx = inverse * (g - torch.addcmul(g_mean, xhat, g_xhat))
-    return dx, dweight, dy
+    return inverse * (g - g_mean - xhat * g_xhat), dweight, dy
 
 
 class NormalizeFunction(torch.autograd.Function):
