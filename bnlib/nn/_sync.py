@@ -131,6 +131,14 @@ class TotalFunction(torch.autograd.Function):
         return TotalFunction.apply(dwhole, ctx.workers), None
 
 
+def means_of_all(tensors, count, workers):
+    """Return the mean of every channel over all workers, of all tensors (N, C, ...)."""
+    axes = batch_axes(tensors[0])
+    sums = torch.stack([t.sum(axes, keepdim=True) for t in tensors])
+    whole = TotalFunction.apply(sums.double(), workers)
+    return (whole / count.clamp(min=1)).to(sums.dtype)
+
+
 class SyncBatchNormFunction(torch.autograd.Function):
     """Batch norm over the batches of all workers, one collective each way.
 
@@ -153,14 +161,10 @@ class SyncBatchNormFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy, *_):
         x, weight, mean, var, count = ctx.saved_tensors
-        axes, wanted = batch_axes(x), ctx.needs_input_grad[0]
-        centred = deviations(x, mean)
+        centred, wanted = deviations(x, mean), ctx.needs_input_grad[0]
 
-        def means(*tensors):
-            whole = torch.stack([t.sum(axes, keepdim=True) for t in tensors]).double()
-            if wanted:  # else nobody has a use for it
-                whole = TotalFunction.apply(whole, ctx.workers)
-            return (whole / count.clamp(min=1)).to(centred.dtype)
+        def means(*tensors):  # no message where nobody has a use for it
+            return means_of_all(tensors, count, ctx.workers) if wanted else tensors
 
         if torch.is_grad_enabled() and wanted:  # to be differentiated again
             centred = centred - means(centred)[0]
