@@ -288,9 +288,10 @@ def offered(module: Module, root: Path) -> list[str]:
         return [name for name in module.names if not name.startswith("_")]
     names = set()
     for path in (root / "bnlib").rglob("__init__.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom) and node.module == module.dotted:
-                names |= {alias.name for alias in node.names}
+                names |= {a.name for a in node.names if f'"{a.name}"' in text}
     return [name for name in module.names if name in names]
 
 
