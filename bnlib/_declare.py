@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["guarded"]
-
 
 def takes(keeps="", **declared):
     """Say beside a formula what may come in, and the names of what it keeps for later.
@@ -373,7 +371,7 @@ def check_kept(name, x, ready):
     """Raise a ValueError with a cure where a formula has divided by 0 or infinity."""
     what, zero = TROUBLE[name]
     if fails(x < float("inf")):
-        cure = "convert x to a wider dtype, or scale it down"
+        cure = "convert x to a wider dtype, or scale x down"
         raise ValueError(f"the {what} of x overflows {x.dtype}; {cure}")
     if zero and fails(x > 0):
         cure = (

@@ -82,6 +82,9 @@ def iterate_root(sigma, identity, iterations):
     return z / trace**0.5
 
 
+check_iterations = whole(0, 10_000, usual=5)
+
+
 def check_covariance(sigma, identity):
     """Raise a ValueError with a cure unless sigma is a symmetric square, trace > 0."""
     square = (*sigma.shape[:-1], sigma.shape[-2])
@@ -103,7 +106,7 @@ def check_definite(root):
     return root
 
 
-@takes(sigma="... A B", iterations=whole(0, 10_000, usual=5))
+@takes(sigma="... A B", iterations=check_iterations)
 def newton_schulz(sigma, *, iterations=5):
     """Approximate the inverse square root of a covariance matrix by matrix products.
 

@@ -214,7 +214,7 @@ def test_our_backward_is_what_runs():
         node = nodes.pop()
         seen += str(node)
         nodes += [n for n, _ in node.next_functions if n is not None]
-    assert "BatchNormFunctionBackward" in seen
+    assert "NormalizeFunctionBackward" in seen
 
 
 def test_forward_derivatives_and_torch_func():

@@ -289,8 +289,9 @@ def offered(module: Module, root: Path) -> list[str]:
         return [name for name in module.names if not name.startswith("_")]
     names = set()
     for path in (root / "bnlib").rglob("__init__.py"):
-        found = stubs.homes(path.read_text(encoding="utf-8"))
-        names |= {name for name, home in found.items() if home == module.dotted}
+        text = path.read_text(encoding="utf-8")
+        found = {n for n, home in stubs.homes(text).items() if home == module.dotted}
+        names |= {name for name in found if f'"{name}"' in text}
     return [name for name in module.names if name in names]
 
 

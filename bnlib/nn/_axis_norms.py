@@ -3,24 +3,20 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-import math
 import numbers
+from functools import partial
 
 import torch
 
-from bnlib._batch_norm import (
-    affine,
-)
 from bnlib.nn._batch_norm import (
     along_channels,
     batch_norm,
-    centre,
     check_channels,
     in_memory_as_torch,
     is_for_torch,
-    mean_square,
-    store,
+    update_running_,
 )
+from bnlib.nn._function import as_wanted, gradients, normalized, shapes_of
 from bnlib.nn._trace import is_eager, one_node
 
 __all__ = [
@@ -37,96 +33,37 @@ __all__ = [
 ]
 
 
-def normalize_over(x, weight, bias, axes, eps):
-    """Return y = weight (x - mean) / sqrt(var + eps) + bias, and mean and var.
-
-    For the inside of a layer: no value of x is looked at, and it is centred twice, as
-    in chapter 5. x : tensor. weight, bias : None or broadcasting against x. axes :
-    tuple, of the statistics. Half precision is averaged in float32, the dtype of all
-    three results.
-    """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    mean = x.mean(axes, keepdim=True, dtype=wide)
-    centred = centre(x, mean, axes)
-    var = mean_square(centred, axes)
-    return affine(centred * (var + eps) ** -0.5, weight, bias), mean, var
-
-
-class NormalizeFunction(torch.autograd.Function):
-    """`normalize_over` with the backward pass of chapter 14.
-
-    dx = (g - <g> - xhat <g xhat>) / std,   g = weight dy, <.> the mean over axes
-
-    Arguments and results are those of `normalize_over`. As in `BatchNormFunction` the
-    moments are outputs like y, so that the backward pass can be differentiated again.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, axes, eps):
-        y, mean, var = normalize_over(x, weight, bias, axes, eps)
-        ctx.save_for_backward(x, weight, mean, var)
-        ctx.bias_shape = None if bias is None else bias.shape
-        ctx.axes, ctx.eps = axes, eps
-        return y, mean, var
-
-    @staticmethod
-    def backward(ctx, dy, dmean, dvar):
-        x, weight, mean, var = ctx.saved_tensors
-        axes, m = ctx.axes, math.prod(x.shape[a] for a in ctx.axes)
-        centred, scale = centre(x, mean, axes), (var + ctx.eps) ** -0.5
-        g, xhat = scale * affine(dy, weight), scale * centred
-        by_mean = (g.sum(axes, keepdim=True) - dmean) / m
-        by_var = (scale * (g * xhat).sum(axes, keepdim=True) - 2 * dvar) / m
-        dx = (g - by_mean - centred * by_var).to(x.dtype)
-        wanted, dweight, dbias = ctx.needs_input_grad, None, None
-        if wanted[1]:
-            dweight = (dy * xhat).sum_to_size(weight.shape)
-        if wanted[2]:
-            dbias = dy.sum_to_size(ctx.bias_shape)
-        return dx if wanted[0] else None, dweight, dbias, None, None
-
-
-def normalized(x, weight, bias, axes, eps):
-    """Return what `normalize_over` does, with our backward pass where it applies."""
-    function = NormalizeFunction.apply if is_eager() else normalize_over
-    return function(x, weight, bias, axes, eps)
-
-
 def divide_by_rms(x, weight, axes, eps):
-    """Return y = weight x / sqrt(<x^2> + eps), and the inverse of the root.
-
-    As `normalize_over`, without mean and bias.
-    """
+    """Return y = weight x / sqrt(<x^2> + eps), and <x^2>: `normalize_over`, mean 0."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    inverse = ((x**2).mean(axes, keepdim=True) + eps) ** -0.5
-    xhat = x * inverse  # first: the result lies in memory as x does
-    return xhat if weight is None else xhat * weight, inverse
+    square = (x**2).mean(axes, keepdim=True)
+    xhat = x * (square + eps) ** -0.5  # first: the result lies in memory as x does
+    return xhat if weight is None else xhat * weight, square
 
 
 class RMSFunction(torch.autograd.Function):
-    """`divide_by_rms` with the backward pass of chapter 14.
-
-    dx = (g - xhat <g xhat>) / rms,   g = weight dy, <.> the mean over axes
-    """
+    """`divide_by_rms` with the backward pass of chapter 4, where <g> is 0."""
 
     @staticmethod
     def forward(ctx, x, weight, axes, eps):
-        y, inverse = divide_by_rms(x, weight, axes, eps)
-        ctx.save_for_backward(x, weight, inverse)
-        ctx.axes = axes
-        return y, inverse
+        y, square = divide_by_rms(x, weight, axes, eps)
+        ctx.save_for_backward(x, weight, square)
+        ctx.mark_non_differentiable(square)
+        ctx.shapes = shapes_of(x, weight)
+        ctx.axes, ctx.eps = axes, eps
+        return y, square
 
     @staticmethod
-    def backward(ctx, dy, dinverse):
-        x, weight, inverse = ctx.saved_tensors
-        axes, m = ctx.axes, math.prod(x.shape[a] for a in ctx.axes)
-        g = dy if weight is None else dy * weight
-        by_rms = inverse**3 * ((g * x).sum(axes, keepdim=True) + dinverse) / m
-        dx = (inverse * g - x * by_rms).to(x.dtype)
-        wanted, dweight = ctx.needs_input_grad, None
-        if wanted[1]:
-            dweight = (dy * x * inverse).sum_to_size(weight.shape)
-        return dx if wanted[0] else None, dweight, None, None
+    def backward(ctx, dy, _):
+        x, weight, square = ctx.saved_tensors
+        x, axes = x.to(square.dtype), ctx.axes
+        if torch.is_grad_enabled():  # to be differentiated again
+            square = (x**2).mean(axes, keepdim=True)
+        found = gradients(
+            dy, x, square, ctx.eps, weight,
+            lambda _, g_xhat: (0, g_xhat.mean(axes, keepdim=True)),
+        )  # fmt: skip
+        return *as_wanted(ctx, found), None, None
 
 
 def check_tensor(name, input):
@@ -201,7 +138,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
     wide = torch.promote_types(input.dtype, torch.float32)
     weight, bias = (None if p is None else p.to(wide) for p in (weight, bias))
     y, _, _ = normalized(input, weight, bias, axes, eps)
-    return y.to(input.dtype).contiguous()
+    return y.contiguous()
 
 
 def rms_norm(input, normalized_shape, weight=None, eps=None):
@@ -287,7 +224,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     )
     axes = tuple(range(2, len(split)))
     y, _, _ = normalized(input.reshape(split), weight, bias, axes, eps)
-    return in_memory_as_torch(y.to(input.dtype).reshape(shape))
+    return in_memory_as_torch(y.reshape(shape))
 
 
 def instance_norm(
@@ -303,13 +240,14 @@ def instance_norm(
     batch, with the unbiased variance; else they are used. An empty batch changes
     nothing. dtypes: as `batch_norm`.
     Raises torch's errors, see `check_tensor`, `check_instances`; and ValueError before
-    NaN or infinity would reach the running statistics, see `store`.
+    NaN or infinity would reach the running statistics, see `update_running_`.
     Source: Ulyanov, Vedaldi & Lempitsky 2016, equation 2.
     """
     parameters = running_mean, running_var, weight, bias
+    how = use_input_stats, momentum, eps
+    by_torch = partial(torch.nn.functional.instance_norm, input, *parameters, *how)
     if is_for_torch(input, *parameters):
-        how = use_input_stats, momentum, eps
-        return torch.nn.functional.instance_norm(input, *parameters, *how)
+        return by_torch()
     check_tensor("instance_norm", input)
     check_instances(input, use_input_stats, *parameters)
     if not use_input_stats:
@@ -317,16 +255,10 @@ def instance_norm(
     axes = tuple(range(2, input.ndim))
     weight, bias = along_channels(weight, input), along_channels(bias, input)
     y, mean, var = normalized(input, weight, bias, axes, eps)
-    if running_mean is not None and torch._C._are_functorch_transforms_active():
-        # There torch alone may write; what it returns has wrong higher derivatives.
-        torch.nn.functional.instance_norm(input, *parameters, True, momentum, eps)
-    elif running_mean is not None and input.numel():
-        m = input.shape[2:].numel()
-        running = {"running_mean": running_mean, "running_var": running_var}
-        batch = {"running_mean": mean, "running_var": var * (m / (m - 1))}
-        batch = {name: s.detach().mean(0) for name, s in batch.items()}
-        store(running, batch, momentum)
-    return y.to(input.dtype).contiguous()
+    if running_mean is not None and input.numel():
+        batch, count = (mean.mean(0), var.mean(0)), input.shape[2:].numel()
+        update_running_(parameters[:2], batch, momentum, count, by_torch)
+    return y.contiguous()
 
 
 def check_instances(input, use_input_stats, running_mean, running_var, weight, bias):

@@ -5,78 +5,16 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.overrides
 
 from bnlib._batch_norm import affine, batch_axes
+from bnlib.nn._function import (
+    normalized,
+)
 from bnlib.nn._trace import is_eager, one_node
-
-
-def centre(x, mean, axes):
-    """Return x - mean, without the mean that the rounding of `mean` has left in it."""
-    near = x - mean
-    return near - near.mean(axes, keepdim=True)
-
-
-def mean_square(centred, axes):
-    """Return the mean of centred^2, NaN where it overflows."""
-    var = (centred**2).mean(axes, keepdim=True)
-    return torch.where(var < math.inf, var, math.nan)
-
-
-def normalize_batch(x, weight, bias, eps):
-    """Return y = scale (x - mean) + bias, and the mean and var of the batch.
-
-    scale = weight / sqrt(var + eps)
-
-    The equations of `batch_norm` for the inside of a layer: no value of x is looked at,
-    so a GPU need not be waited for and a compiler can follow. x : tensor (N, C, ...);
-    weight, bias : None or (1, C, 1, ...). Half precision is averaged in float32, the
-    dtype of mean and var. Source: Ioffe & Szegedy 2015, Algorithm 1.
-    """
-    axes, wide = batch_axes(x), torch.promote_types(x.dtype, torch.float32)
-    mean = x.mean(axes, keepdim=True, dtype=wide)
-    centred = centre(x, mean, axes)
-    var = mean_square(centred, axes)
-    y = affine(centred, affine((var + eps) ** -0.5, weight), bias)
-    return y.to(x.dtype), mean, var
-
-
-class BatchNormFunction(torch.autograd.Function):
-    """`normalize_batch` with the backward pass of chapter 4.
-
-    dx = scale (dy - <dy> - xhat <dy xhat>),   with scale = weight / std
-
-    Arguments and results are those of `normalize_batch`. The moments are outputs like
-    y: their gradients join the roads through mean and variance. First derivatives do
-    not need that (dmean and dvar are 0), second ones do: there this backward pass is
-    itself differentiated, and the moments in it depend on x. Source: chapter 4.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, eps):
-        y, mean, var = normalize_batch(x, weight, bias, eps)
-        ctx.save_for_backward(x, weight, mean, var)
-        ctx.eps = eps
-        return y, mean, var
-
-    @staticmethod
-    def backward(ctx, dy, dmean, dvar):
-        x, weight, mean, var = ctx.saved_tensors
-        axes, m = batch_axes(x), x.numel() / x.shape[1]
-        centred, std = centre(x, mean, axes), (var + ctx.eps) ** 0.5
-        scale = affine(1 / std, weight)
-        dy = dy.to(std.dtype)
-        dbias = dy.sum(axes, keepdim=True)
-        dweight = (dy * centred).sum(axes, keepdim=True) / std
-        by_mean = (scale * dbias - dmean) / m
-        by_var = (scale * dweight / std - 2 * dvar) / m
-        dx = (scale * dy - by_mean - centred * by_var).to(x.dtype)
-        wanted = ctx.needs_input_grad[:3]
-        gradients = zip((dx, dweight, dbias), wanted, strict=True)
-        return *(g if w else None for g, w in gradients), None
-
 
 PLAIN_TENSORS = torch.Tensor, torch.nn.Parameter
 
@@ -144,8 +82,7 @@ def check_input(input, training, eps, momentum=None):
 def check_channels(input, training, running_mean, running_var, weight, bias):
     """Raise torch's error, with a cure, for parameters that do not fit the input.
 
-    RuntimeError: no running statistics in evaluation, not one value per channel, or a
-    dtype that is neither the input's nor the float32 that goes with half precision.
+    RuntimeError: no running statistics in evaluation, and what `check_vectors` raises.
     ValueError: one running statistic without the other.
     """
     stats = {"running_mean": running_mean, "running_var": running_var}
@@ -156,9 +93,17 @@ def check_channels(input, training, running_mean, running_var, weight, bias):
     if len(missing) == 1:
         what = "running_mean and running_var must either both be None or neither be"
         raise ValueError(f"{what} None; {missing[0]} is None, pass it too")
+    check_vectors(input, **stats, weight=weight, bias=bias)
+
+
+def check_vectors(input, **vectors):
+    """Raise RuntimeError for a vector that has not one value per channel of the input.
+
+    Or whose dtype is neither the input's nor the float32 that goes with half precision.
+    """
     channels = input.shape[1] if input.ndim > 1 else 0
     fitting = input.dtype, torch.promote_types(input.dtype, torch.float32)
-    for name, p in (stats | {"weight": weight, "bias": bias}).items():
+    for name, p in vectors.items():
         if p is not None and p.numel() != channels:
             what = f"{name} should contain {channels} elements not {p.numel()}"
             cure = f"input size is {tuple(input.shape)}: num_features={channels}?"
@@ -168,18 +113,30 @@ def check_channels(input, training, running_mean, running_var, weight, bias):
             raise RuntimeError(f"{what}; convert one: layer.to(input.dtype)")
 
 
-def store(running, batch, momentum):
+def update_running_(
+    running, batch, momentum, count=None, by_torch=None,
+    *, names=("running_mean", "running_var"), hint="",
+):  # fmt: skip
     """Update running statistics in place, and never with NaN or infinity.
 
     new = (1 - momentum) running + momentum batch
 
-    running, batch : dicts with the same names, of tensors of C values. Where looking at
-    them is free (`at_hand`), raises ValueError naming the channels before anything is
-    stored; elsewhere those channels keep their old value. Source: chapter 5.
+    running, batch : a mean and a spread, of C values each. count : of how many values
+    the batch's variance is, which is then stored unbiased. Where looking is free
+    (`at_hand`), raises ValueError naming the channels before anything is stored;
+    elsewhere those channels keep their old value. by_torch : what is called instead
+    within torch.func, where torch alone may write. names, hint : for the error.
+    Source: chapter 5.
     """
-    update = {}
-    for name, old in running.items():
-        now = batch[name].detach().reshape(old.shape)
+    if by_torch is not None and torch._C._are_functorch_transforms_active():
+        by_torch()
+        return
+    mean, spread = batch
+    if count is not None:
+        spread = spread * (count / (count - 1))
+    update = []
+    for name, old, now in zip(names, running, (mean, spread), strict=True):
+        now = now.detach().reshape(old.shape)
         new = old.to(now.dtype).lerp(now, momentum).to(old.dtype)
         finite = new.isfinite()
         if not at_hand(finite):
@@ -188,22 +145,10 @@ def store(running, batch, momentum):
             channels = (~finite).nonzero()[:5, -1].tolist()
             what = f"{name} would become NaN or infinite in channels {channels}"
             cure = "drop the batch if its input does, else reset_running_stats()"
-            raise ValueError(f"{what}; {cure}")
-        update[name] = new
-    for name, old in running.items():
-        old.copy_(update[name])
-
-
-def remember(input, mean, var, running_mean, running_var, momentum, eps):
-    """Update running statistics with the moments of a batch, see `store`."""
-    if torch._C._are_functorch_transforms_active():  # there torch alone may write
-        given = running_mean, running_var, None, None, True, momentum, eps
-        torch.nn.functional.batch_norm(input, *given)
-        return
-    m = input.numel() / input.shape[1]
-    running = {"running_mean": running_mean, "running_var": running_var}
-    batch = {"running_mean": mean, "running_var": var * (m / (m - 1))}
-    store(running, batch, momentum)
+            raise ValueError(f"{what}; {cure}{hint}")
+        update.append((old, new))
+    for old, new in update:
+        old.copy_(new)
 
 
 def along_channels(p, x):
@@ -238,23 +183,23 @@ def batch_norm(
     others (C,) or None. dtypes: floating-point, all the same, or float32 parameters
     with a half-precision input; y has the input's. An empty batch changes nothing.
     Raises torch's errors, see `check_input`, `check_channels`; and ValueError before
-    NaN or infinity would reach the running statistics, see `store`.
-    Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
+    NaN or infinity would be stored. Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
     """
     given = running_mean, running_var, weight, bias
+    how = training, momentum, eps
+    by_torch = partial(torch.nn.functional.batch_norm, input, *given, *how)
     if is_for_torch(input, *given):
-        how = training, momentum, eps
-        return torch.nn.functional.batch_norm(input, *given, *how)
+        return by_torch()
     check_input(input, training, eps, momentum)
     check_channels(input, training, *given)
     weight, bias = along_channels(weight, input), along_channels(bias, input)
     if not input.numel():
         y = affine(input.clone(), weight, bias)
     elif training:
-        function = BatchNormFunction.apply if is_eager() else normalize_batch
-        y, mean, var = function(input, weight, bias, eps)
+        y, mean, var = normalized(input, weight, bias, batch_axes(input), eps)
         if running_mean is not None:
-            remember(input, mean, var, running_mean, running_var, momentum, eps)
+            count = input.numel() / input.shape[1]
+            update_running_(given[:2], (mean, var), momentum, count, by_torch)
     else:
         mean, var = (along_channels(s, input) for s in (running_mean, running_var))
         y = affine(input - mean, affine((var + eps) ** -0.5, weight), bias)
@@ -264,12 +209,12 @@ def batch_norm(
 class BatchNormMixin:
     """The forward pass of our layers; all the rest is inherited from torch.nn's.
 
-    Put it before the torch.nn class: `class BatchNorm1d(BatchNormMixin, torch.nn.…)`.
-    Constructor, buffers, state_dict, old checkpoints, representation and every
+    Put it before the torch.nn class: constructor, buffers, old checkpoints and every
     `isinstance` in other people's code are then right, today and in the next version.
     """
 
-    function = staticmethod(batch_norm)  # a later chapter may put another in its place
+    function = staticmethod(batch_norm)  # later chapters put others in its place,
+    statistics = "running_mean", "running_var"  # and keep others
 
     @one_node
     def forward(self, input):
@@ -281,7 +226,7 @@ class BatchNormMixin:
         momentum = self.momentum
         if momentum is None:  # the cumulative average: every batch weighs the same
             momentum = 0.0 if counter is None else 1 / (float(counter) + 1)
-        mean, var = self.running_mean, self.running_var
+        mean, var = (getattr(self, name) for name in self.statistics)
         if self.training and not tracked:
             mean = var = None
         training = self.training or (mean is None and var is None)

@@ -91,6 +91,7 @@ def decorrelate(x, mean, sigma, eps, iterations=None):
     if iterations is None:
         return inverse_root(*torch.linalg.eigh(sigma)) @ (x - mean)
     if is_eager():
+        arrays.check_iterations("iterations", iterations)
         return newton_schulz(sigma, iterations=iterations) @ (x - mean)
     return arrays.iterate_root(sigma, identity, iterations) @ (x - mean)
 

@@ -8,8 +8,10 @@ import math
 import torch
 
 import bnlib.nn._batch_norm as derived
+from bnlib._batch_norm import batch_axes
 from bnlib._merge import pool
-from bnlib.nn._batch_norm import PLAIN_TENSORS, store
+from bnlib.nn._batch_norm import PLAIN_TENSORS, update_running_
+from bnlib.nn._function import centre, gradients, mean_square, means_over
 from bnlib.nn._trace import is_eager
 
 __all__ = ["batch_norm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -89,7 +91,7 @@ def from_few(x, weight, bias, running, momentum, eps):
 
 
 def keep_finite(running, before):
-    """Raise ValueError, see `store`, if running statistics are not finite any more.
+    """Raise ValueError, see `update_running_`, if they are not finite any more.
 
     before : those of before their update, one after the other; they come back then.
     """
@@ -98,8 +100,7 @@ def keep_finite(running, before):
     now = [statistic.clone() for statistic in running]
     for statistic, old in zip(running, before.chunk(2), strict=True):
         statistic.copy_(old)
-    names = "running_mean", "running_var"
-    store(*(dict(zip(names, s, strict=True)) for s in (running, now)), 1.0)
+    update_running_(running, now, 1.0)
 
 
 def is_near_zero(mean, var, far):
@@ -144,14 +145,11 @@ def from_many(x, weight, bias, running, momentum, eps):
 
 def gradients_by_formula(dy, x, weight, eps):
     """Return dx, dweight, dbias by chapter 4's formula, which autograd follows."""
-    axes, m = derived.batch_axes(x), x.numel() / x.shape[1]
-    centred = derived.centre(x, x.mean(axes, keepdim=True), axes)
-    inverse = ((centred**2).mean(axes, keepdim=True) + eps) ** -0.5
-    xhat = centred * inverse
-    dweight, dbias = (dy * xhat).sum(axes), dy.sum(axes)
-    scale = inverse if weight is None else inverse * along(weight, x)
-    dx = scale * (dy - (along(dbias, x) + xhat * along(dweight, x)) / m)
-    return dx, dweight, dbias
+    axes, weight = batch_axes(x), None if weight is None else along(weight, x)
+    centred = centre(x, x.mean(axes, keepdim=True), axes)
+    var = mean_square(centred, axes)
+    dx, *found = gradients(dy, centred, var, eps, weight, means_over(axes))
+    return dx, *(g.sum(axes) for g in found)
 
 
 def normalize(x, *given):

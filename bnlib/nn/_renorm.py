@@ -9,46 +9,33 @@ import torch
 from torch.nn.parameter import Parameter
 
 import bnlib._renorm as arrays
-from bnlib._batch_norm import affine
+from bnlib._batch_norm import affine, batch_axes
 from bnlib.nn._batch_norm import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
-    BatchNormFunction,
+    BatchNormMixin,
     along_channels,
     at_hand,
-    check_channels,
     check_input,
+    check_vectors,
     in_memory_as_torch,
-    normalize_batch,
-    store,
+    update_running_,
 )
-from bnlib.nn._trace import is_eager, one_node
+from bnlib.nn._function import normalized
 
 __all__ = ["batch_renorm", "BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d"]
 
 
-def check_running(input, running_mean, running_std):
-    """Raise an error with a cure for running statistics that do not fit the input.
+def check_running(running_mean, running_std):
+    """Raise ValueError for a running statistic that is missing, or a deviation <= 0.
 
-    ValueError: missing, or a deviation that is not positive (where looking is free, see
-    `at_hand`). RuntimeError: not one value per channel, or another dtype than that of
-    the input or the float32 that goes with half precision.
+    The latter where looking is free, see `at_hand`.
     """
-    channels = input.shape[1] if input.ndim > 1 else 0
-    fitting = input.dtype, torch.promote_types(input.dtype, torch.float32)
-    running = {"running_mean": running_mean, "running_std": running_std}
-    for name, p in running.items():
+    for name, p in (("running_mean", running_mean), ("running_std", running_std)):
         if p is None:
             cure = "batch renormalization needs it in training too: pass a tensor"
             raise ValueError(f"{name} must be a tensor, got None; {cure}")
-        if p.numel() != channels:
-            what = f"{name} should contain {channels} elements not {p.numel()}"
-            cure = f"input size is {tuple(input.shape)}: num_features={channels}?"
-            raise RuntimeError(f"{what}; {cure}")
-        if p.dtype not in fitting:
-            what = f"mixed dtype: the input is {input.dtype}, {name} is {p.dtype}"
-            raise RuntimeError(f"{what}; convert one: layer.to(input.dtype)")
     if at_hand(running_std) and not (running_std > 0).all():
         cure = "load it again, or reset_running_stats()"
         raise ValueError(f"running_std must be > 0, got a value that is not; {cure}")
@@ -68,12 +55,13 @@ def batch_renorm(
     std = sqrt(var + eps). Shapes: input and y (N, C, ...), all others (C,) or None.
     dtypes as in `batch_norm`; half precision is computed in float32. An empty batch
     changes nothing. Raises torch's errors for batch norm, see `check_input`,
-    `check_channels`, `check_running`; ValueError for limits that are none, and before
+    `check_vectors`, `check_running`; ValueError for limits that are none, and before
     NaN or infinity would reach the running statistics. Source: Ioffe 2017, Algorithm 1.
     """
     check_input(input, training, eps)
-    check_channels(input, True, None, None, weight, bias)
-    check_running(input, running_mean, running_std)
+    running = {"running_mean": running_mean, "running_std": running_std}
+    check_vectors(input, weight=weight, bias=bias, **running)
+    check_running(running_mean, running_std)
     arrays.check_rmax("rmax", rmax), arrays.check_dmax("dmax", dmax)
     if not math.isfinite(momentum):
         raise ValueError(f"momentum must be finite, got {momentum}; 0.01 is usual")
@@ -82,19 +70,31 @@ def batch_renorm(
     if not (training and input.numel()):
         y = affine(input - mean, affine(1 / std, weight), bias)
         return in_memory_as_torch(y.to(input.dtype))
-    function = BatchNormFunction.apply if is_eager() else normalize_batch
-    xhat, batch_mean, batch_var = function(input.to(mean.dtype), None, None, eps)
+    x, axes = input.to(mean.dtype), batch_axes(input)
+    xhat, batch_mean, batch_var = normalized(x, None, None, axes, eps)
     batch_std = (batch_var + eps) ** 0.5
     r, d = arrays.correction(batch_mean, batch_std, mean, std, rmax, dmax)
     y = affine(xhat, affine(r, weight), affine(d, weight, bias))
-    running = {"running_mean": running_mean, "running_std": running_std}
-    batch = {"running_mean": batch_mean, "running_std": batch_std}
-    store(running, batch, momentum)
+    batch = batch_mean, batch_std
+    update_running_(running.values(), batch, momentum, names=running)
     return in_memory_as_torch(y.to(input.dtype))
 
 
-class RenormState(torch.nn.Module):
-    """What a renormalization layer remembers: parameters, statistics, the limits."""
+def at_step(limit, counter):
+    """Return a limit, or what its schedule says of the step in the counter."""
+    if not callable(limit):
+        return limit
+    unknown = counter is None or counter.is_meta
+    return limit(0 if unknown else int(counter))
+
+
+class BatchRenorm(BatchNormMixin, torch.nn.Module):
+    """What `BatchRenorm1d`, `BatchRenorm2d` and `BatchRenorm3d` have in common."""
+
+    statistics = "running_mean", "running_std"
+    track_running_stats = True
+    batch_norm = None  # the layer of `as_batch_norm`
+    _version = 2  # as torch.nn's batch norm since it has num_batches_tracked
 
     def __init__(
         self, num_features, eps=1e-5, momentum=0.01, affine=True,
@@ -118,11 +118,16 @@ class RenormState(torch.nn.Module):
         self.register_buffer("running_std", one.clone())
         self.register_buffer("num_batches_tracked", count)
 
+    def _check_input_dim(self, input):
+        self.batch_norm._check_input_dim(self, input)
 
-class RenormCheckpoints(RenormState):
-    """How that memory is exchanged with batch norm's."""
-
-    _version = 2  # as torch.nn's batch norm since it has num_batches_tracked
+    def function(self, *given):
+        """Return `batch_renorm`, in training with the limits of this step."""
+        limits = 1, 0
+        if self.training:
+            counter = self.num_batches_tracked
+            limits = (at_step(limit, counter) for limit in (self.rmax, self.dmax))
+        return batch_renorm(*given, *limits)
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, *others):
         std, var = prefix + "running_std", prefix + "running_var"
@@ -155,43 +160,6 @@ class RenormCheckpoints(RenormState):
         layer.load_state_dict({**state, "running_var": variance.clamp(min=0)})
         return layer.train(self.training)
 
-
-def at_step(limit, counter):
-    """Return a limit, or what its schedule says of the step in the counter."""
-    if not callable(limit):
-        return limit
-    unknown = counter is None or counter.is_meta
-    return limit(0 if unknown else int(counter))
-
-
-class BatchRenorm(RenormCheckpoints):
-    """The forward pass of `BatchRenorm1d`, `BatchRenorm2d` and `BatchRenorm3d`."""
-
-    dimensions, batch_norm = (), None  # of the input; the layer of `as_batch_norm`
-
-    @one_node
-    def forward(self, input):
-        """Return the normalized input; in training, update the running statistics."""
-        if isinstance(input, torch.Tensor) and input.ndim not in self.dimensions:
-            wanted = " or ".join(f"{n}D" for n in self.dimensions)
-            raise ValueError(f"expected {wanted} input (got {input.ndim}D input)")
-        counter, momentum, limits = self.num_batches_tracked, self.momentum, (1, 0)
-        if self.training:
-            limits = [at_step(limit, counter) for limit in (self.rmax, self.dmax)]
-        if momentum is None:  # the cumulative average: every batch weighs the same
-            counted = self.training and counter is not None
-            momentum = 1 / (float(counter) + 1) if counted else 0.0
-        state = self.running_mean, self.running_std, self.weight, self.bias
-        how = self.training, momentum, self.eps, *limits
-        y = batch_renorm(input, *state, *how)
-        if self.training and counter is not None:  # last: an error does not count
-            counter.add_(1)
-        return y
-
-
-class RenormUpkeep(BatchRenorm):
-    """What else a layer of torch.nn can do: start anew, and print itself."""
-
     def reset_running_stats(self):
         """Set the running mean to 0, the running std to 1, the counter to 0."""
         self.running_mean.zero_(), self.running_std.fill_(1)
@@ -212,7 +180,7 @@ class RenormUpkeep(BatchRenorm):
         return text.format(*state, self.bias is not None, *limits)
 
 
-class BatchRenorm1d(RenormUpkeep):
+class BatchRenorm1d(BatchRenorm):
     """Batch renormalization of (N, C) or (N, C, L).
 
     training:   y = weight (r xhat + d) + bias, with xhat of the batch and
@@ -232,22 +200,22 @@ class BatchRenorm1d(RenormUpkeep):
     Raises what `bnlib.nn.functional.batch_renorm` raises. Source: Ioffe 2017.
     """
 
-    dimensions, batch_norm = (2, 3), BatchNorm1d
+    batch_norm = BatchNorm1d
 
 
-class BatchRenorm2d(RenormUpkeep):
+class BatchRenorm2d(BatchRenorm):
     """Batch renormalization of (N, C, H, W): statistics over N, H and W.
 
     All else is as in `BatchRenorm1d`. Source: Ioffe 2017.
     """
 
-    dimensions, batch_norm = (4,), BatchNorm2d
+    batch_norm = BatchNorm2d
 
 
-class BatchRenorm3d(RenormUpkeep):
+class BatchRenorm3d(BatchRenorm):
     """Batch renormalization of (N, C, D, H, W): statistics over N, D, H and W.
 
     All else is as in `BatchRenorm1d`. Source: Ioffe 2017.
     """
 
-    dimensions, batch_norm = (5,), BatchNorm3d
+    batch_norm = BatchNorm3d

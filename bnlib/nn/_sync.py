@@ -3,8 +3,6 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-import math
-
 import torch
 from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,9 +16,9 @@ from bnlib.nn._batch_norm import (
     check_channels,
     check_input,
     in_memory_as_torch,
-    store,
+    update_running_,
 )
-from bnlib.nn._trace import one_node
+from bnlib.nn._function import as_wanted, gradients, shapes_of
 
 __all__ = ["SyncBatchNorm"]
 
@@ -110,17 +108,14 @@ def global_moments(x, workers):
     return mean, var, count
 
 
-def scaled(x, weight, mean, var, eps):
-    """Return x - mean, std and weight / std, in the dtype of x or float32.
+def deviations(x, mean):
+    """Return x - mean, in the dtype of x or float32.
 
     The mean, in float64, is subtracted in two steps: what x's dtype can hold of it, and
     the rest.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    rounded = mean.to(wide)
-    centred = x - rounded - (mean - rounded).to(wide)
-    std = ((var + eps) ** 0.5).to(wide)
-    return centred, std, affine(1 / std, weight)
+    rounded = mean.to(torch.promote_types(x.dtype, torch.float32))
+    return x - rounded - (mean - rounded).to(rounded.dtype)
 
 
 class TotalFunction(torch.autograd.Function):
@@ -136,51 +131,47 @@ class TotalFunction(torch.autograd.Function):
         return TotalFunction.apply(dwhole, ctx.workers), None
 
 
+def means_of_all(tensors, count, workers):
+    """Return the mean of every channel over all workers, of all tensors (N, C, ...)."""
+    axes = batch_axes(tensors[0])
+    sums = torch.stack([t.sum(axes, keepdim=True) for t in tensors])
+    whole = TotalFunction.apply(sums.double(), workers)
+    return (whole / count.clamp(min=1)).to(sums.dtype)
+
+
 class SyncBatchNormFunction(torch.autograd.Function):
     """Batch norm over the batches of all workers, one collective each way.
 
-    y = scale (x - mean) + bias,  scale = weight / std,  moments over all workers
-    dx = scale (dy - <dy> - xhat <dy xhat>),  <...> the mean over all workers
-
-    x : tensor (N, C, ...), N may be 0. weight, bias : None or (1, C, 1, ...). Returns
-    y, and in float64 mean and var (1, C, 1, ...) and the count of all values (). As in
-    `BatchNormFunction` the moments are outputs, for second derivatives.
-    Source: chapters 4 and 16.
+    As `NormalizeFunction`, with <.> the mean over all workers. x : tensor (N, C, ...),
+    N may be 0. weight, bias : None or (1, C, 1, ...). Returns y, and in float64 mean
+    and var (1, C, 1, ...) and the count of all values (). Source: chapters 4 and 16.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps, workers):
-        mean, var, count = global_moments(x, workers)
-        centred, _, scale = scaled(x, weight, mean, var, eps)
-        ctx.mark_non_differentiable(count)
-        ctx.save_for_backward(x, weight, mean, var, count)
+        mean, var, _ = moments = global_moments(x, workers)
+        ctx.mark_non_differentiable(*moments)
+        ctx.save_for_backward(x, weight, *moments)
+        ctx.shapes = shapes_of(x, weight, bias)
         ctx.eps, ctx.workers = eps, workers
-        return affine(centred, scale, bias).to(x.dtype), mean, var, count
+        centred = deviations(x, mean)
+        scale = affine(((var + eps) ** -0.5).to(centred.dtype), weight)
+        return affine(centred, scale, bias).to(x.dtype), *moments
 
     @staticmethod
-    def backward(ctx, dy, dmean, dvar, _):
+    def backward(ctx, dy, *_):
         x, weight, mean, var, count = ctx.saved_tensors
-        centred, std, scale = scaled(x, weight, mean, var, ctx.eps)
-        axes, dy, dx = batch_axes(x), dy.to(std.dtype), None
-        dbias = dy.sum(axes, keepdim=True)
-        dweight = (dy * centred).sum(axes, keepdim=True) / std
-        if ctx.needs_input_grad[0]:
-            part = torch.cat([scale * dbias - dmean, scale * dweight / std - 2 * dvar])
-            whole = TotalFunction.apply(part, ctx.workers) / count.clamp(min=1)
-            by_mean, by_var = whole.to(std.dtype).unsqueeze(1)
-            dx = (scale * dy - by_mean - centred * by_var).to(x.dtype)
-        wanted = ctx.needs_input_grad[1:3]
-        gradients = zip((dweight, dbias), wanted, strict=True)
-        return dx, *(g if w else None for g, w in gradients), None, None
+        centred, wanted = deviations(x, mean), ctx.needs_input_grad[0]
 
+        def means(*tensors):  # no message where nobody has a use for it
+            return means_of_all(tensors, count, ctx.workers) if wanted else tensors
 
-def store_shared(running, batch, momentum):
-    """Update running statistics, see `store`; the error says whose NaN it may be."""
-    try:
-        store(running, batch, momentum)
-    except ValueError as error:
-        where = "the NaN may be another worker's: look at the inputs of all of them"
-        raise ValueError(f"{error}; {where}") from None
+        if torch.is_grad_enabled() and wanted:  # to be differentiated again
+            centred = centred - means(centred)[0]
+            var = means(centred**2)[0]
+        var = var.to(centred.dtype)
+        found = gradients(dy, centred, var, ctx.eps, weight, means)
+        return *as_wanted(ctx, found), None, None
 
 
 def sync_batch_norm(
@@ -199,12 +190,10 @@ def sync_batch_norm(
     channel on all workers together is raised on every one; RuntimeError, see `Workers`.
     Source: Ioffe & Szegedy 2015, Algorithm 1; chapter 16.
     """
-    check_input(input, False, eps)
+    check_input(input, False, eps, momentum)
     if eps == 0:
         what = f"batch_norm eps must be positive during training, but got {eps}"
         raise ValueError(f"{what}; 1e-5 is usual")
-    if not math.isfinite(momentum):
-        raise ValueError(f"momentum must be finite, got {momentum}; 0.1 is usual")
     check_channels(input, True, running_mean, running_var, weight, bias)
     weight, bias = along_channels(weight, input), along_channels(bias, input)
     y, mean, var, count = SyncBatchNormFunction.apply(input, weight, bias, eps, workers)
@@ -216,16 +205,46 @@ def sync_batch_norm(
         cure = "all workers together have one; use larger batches, or drop_last=True"
         raise ValueError(f"{what}, got input size {tuple(input.shape)}; {cure}")
     if total and running_mean is not None:
-        running = {"running_mean": running_mean, "running_var": running_var}
-        batch = {"running_mean": mean, "running_var": var * (count / (count - 1))}
-        store_shared(running, batch, momentum)
+        running, batch = (running_mean, running_var), (mean, var)
+        hint = "; the NaN may be another worker's: look at the inputs of all of them"
+        update_running_(running, batch, momentum, count, hint=hint)
     return in_memory_as_torch(y)
 
 
-class SyncBatchNormState(_BatchNorm):
-    """The arguments and checks of torch.nn.SyncBatchNorm.
+STATISTICS = "running_mean", "running_var", "num_batches_tracked"
 
-    Not a subclass of it: DistributedDataParallel refuses those on the CPU.
+
+def check_convertible(layer):
+    """Raise TypeError for a batch norm that a synchronized one does not replace."""
+    got = type(layer).__name__
+    if isinstance(layer, LazyModuleMixin):
+        cure = "call the model on a batch first"
+        raise TypeError(f"{got} has no number of features; {cure}")
+    known = type(layer).forward.__module__.startswith(("torch.nn.", "bnlib.nn."))
+    if not known or "forward" in vars(layer):
+        what = f"{got} has a forward pass of its own, which would be lost"
+        raise TypeError(f"{what}; put what it adds into a layer behind it")
+
+
+class SyncBatchNorm(BatchNormMixin, _BatchNorm):
+    """Batch normalization over all workers, in place of torch.nn.SyncBatchNorm.
+
+    y = weight (x - mean) / sqrt(var + eps) + bias
+
+    In training the moments are those of the batches of all workers of `process_group`
+    (None: of all there are), which may be unequal or empty; every worker must call the
+    layer, forward and backward, with the same num_features. Elsewhere, or alone, it is
+    `BatchNorm1d` for any (N, C, ...). Works on CPU tensors with gloo. On CUDA tensors
+    with NCCL it calls the same two collectives; the book's tests do not run those.
+    Statistics are sent in float64, which the device must know.
+    Arguments, defaults, state_dict and dtypes are those of torch.nn.SyncBatchNorm.
+    Gradients of weight and bias are this worker's share, to be averaged with all others
+    by DistributedDataParallel. Costs one all-gather of 1 + 2C numbers forward and one
+    all-reduce of 2C backward. Not supported: torch.func, torch.jit.script; with a
+    process_group of its own a layer cannot be copied or pickled, as in torch.nn.
+    Not a subclass of torch's: DistributedDataParallel refuses those on the CPU.
+    Raises RuntimeError when a worker ends or does not come, see `Workers`.
+    Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all workers.
     """
 
     def __init__(
@@ -248,10 +267,6 @@ class SyncBatchNormState(_BatchNorm):
             what = "SyncBatchNorm number of input channels should be non-zero"
             raise ValueError(f"{what}, got input size {tuple(input.shape)}")
 
-
-class SyncBatchNormForward(BatchNormMixin, SyncBatchNormState):
-    """The forward pass of `SyncBatchNorm`."""
-
     def workers(self):
         """Return those to synchronize with, or None where this one is alone."""
         there = distributed.is_available() and distributed.is_initialized()
@@ -262,59 +277,12 @@ class SyncBatchNormForward(BatchNormMixin, SyncBatchNormState):
             return None
         return Workers(f"SyncBatchNorm({self.num_features})", group)
 
-    @one_node
-    def forward(self, input):
-        """Return the normalized input; in training, update the running statistics."""
-        workers = self.workers()
-        if workers is None or not isinstance(input, torch.Tensor):
-            return super().forward(input)  # which refuses what is no tensor
-        self._check_input_dim(input)
-        tracked, momentum = self.track_running_stats, self.momentum
-        counter = self.num_batches_tracked if tracked else None
-        if momentum is None:  # the cumulative average: every batch weighs the same
-            momentum = 0.0 if counter is None else 1 / (float(counter) + 1)
-        stats = (self.running_mean, self.running_var) if tracked else (None, None)
-        parameters = self.weight, self.bias, momentum, self.eps
-        y = sync_batch_norm(input, *stats, *parameters, workers)
-        if counter is not None:  # last: a batch that raised an error does not count
-            counter.add_(1)
-        return y
-
-
-STATISTICS = "running_mean", "running_var", "num_batches_tracked"
-
-
-def check_convertible(layer):
-    """Raise TypeError for a batch norm that a synchronized one does not replace."""
-    got = type(layer).__name__
-    if isinstance(layer, LazyModuleMixin):
-        cure = "call the model on a batch first"
-        raise TypeError(f"{got} has no number of features; {cure}")
-    known = type(layer).forward.__module__.startswith(("torch.nn.", "bnlib.nn."))
-    if not known or "forward" in vars(layer):
-        what = f"{got} has a forward pass of its own, which would be lost"
-        raise TypeError(f"{what}; put what it adds into a layer behind it")
-
-
-class SyncBatchNorm(SyncBatchNormForward):
-    """Batch normalization over all workers, in place of torch.nn.SyncBatchNorm.
-
-    y = weight (x - mean) / sqrt(var + eps) + bias
-
-    In training the moments are those of the batches of all workers of `process_group`
-    (None: of all there are), which may be unequal or empty; every worker must call the
-    layer, forward and backward, with the same num_features. Elsewhere, or alone, it is
-    `BatchNorm1d` for any (N, C, ...). Works on CPU tensors with gloo. On CUDA tensors
-    with NCCL it calls the same two collectives; the book's tests do not run those.
-    Statistics are sent in float64, which the device must know.
-    Arguments, defaults, state_dict and dtypes are those of torch.nn.SyncBatchNorm.
-    Gradients of weight and bias are this worker's share, to be averaged with all others
-    by DistributedDataParallel. Costs one all-gather of 1 + 2C numbers forward and one
-    all-reduce of 2C backward. Not supported: torch.func, torch.jit.script; with a
-    process_group of its own a layer cannot be copied or pickled, as in torch.nn.
-    Raises RuntimeError when a worker ends or does not come, see `Workers`.
-    Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all workers.
-    """
+    def function(self, input, mean, var, weight, bias, training, momentum, eps):
+        """Return the normalized input; `BatchNormMixin.forward` does the rest."""
+        given, workers = (mean, var, weight, bias), self.workers()
+        if workers is None:
+            return super().function(input, *given, training, momentum, eps)
+        return sync_batch_norm(input, *given, momentum, eps, workers)
 
     @classmethod
     def like(cls, layer, process_group=None):
