@@ -31,8 +31,9 @@ class ActivationRecorder:
         with recorder.at(step), torch.no_grad():
             model(fixed_batch)
 
-    Training is not touched: the hook exists only inside `at`, and outputs are copied,
-    detached.
+    `steps` lists the steps recorded; `percentiles` is an array (steps, percentiles, C)
+    in the units of the activations. Training is not touched: the hook exists only
+    inside `at`, and outputs are copied, detached.
 
     Source: Ioffe & Szegedy 2015, figure 1 (b, c).
 
@@ -42,13 +43,6 @@ class ActivationRecorder:
         Its output has shape (N, C) or (N, C, ...).
     percentiles : sequence of float
         Taken over all axes but 1.
-
-    Attributes
-    ----------
-    steps : list of int
-        The steps recorded.
-    percentiles : array (steps, percentiles, C)
-        In the units of the activations.
 
     Raises
     ------

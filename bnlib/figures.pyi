@@ -11,11 +11,11 @@ COLOURS: dict[str, Any]
 def style() -> None: ...
 def to_svg(figure: matplotlib.figure.Figure, salt: str = ...) -> str: ...
 def movable(
-    draw: Callable[..., Any],
-    values: Iterable[Any] | dict,
+    draw: Callable,
+    values: Iterable | dict,
     *,
     label: str = ...,
-    describe: Callable[..., Any],
-    show: Callable[..., Any] = ...,
+    describe: Callable,
+    show: Callable = ...,
     start: int | tuple[int, ...] = ...,
 ) -> Any: ...

@@ -23,6 +23,7 @@ assert_type(bnlib.layer_norm(image, axes=(1, 2, 3))[0], torch.Tensor)
 assert_type(bnlib.fast.group_norm(x, num_groups=4)[0], np.ndarray)
 assert_type(bnlib.moments(image, axes=(0, 2, 3)), tuple[torch.Tensor, torch.Tensor])
 assert_type(bnlib.fold_linear(x, None, None, None, gamma, gamma)[1], np.ndarray)
+assert_type(bnlib.affine(image, None, image), torch.Tensor)
 bnlib.batch_norm([[1.0, 2.0]])  # type: ignore[type-var]
 bnlib.batch_norm(x, torch.ones(100))  # type: ignore[type-var]
 bnlib.batch_norm(x, gamma, gamma, 1e-5)  # type: ignore[call-arg]
@@ -53,3 +54,8 @@ functional.layer_norm(image, (4, 4))
 bnlib.nn.BatchNorm2d("3")  # type: ignore[arg-type]
 bnlib.nn.GroupNorm(3)  # type: ignore[call-arg]
 bnlib.nn.BatchNrom2d(3)  # type: ignore[attr-defined]
+assert_type(bnlib.fold(torch.nn.Linear(3, 3), layer), torch.nn.Module)
+assert_type(bnlib.recalibrate(norms, [image]), list[str])
+bnlib.diagnose(norms, image, ignore=["bias-before-norm"]).to_dict()
+bnlib.diagnose(norms)  # type: ignore[call-arg]
+bnlib.nn.convert(3)  # type: ignore[arg-type]

@@ -144,12 +144,12 @@ def prepare_notebook(app, docname, source):
     source[0] = json.dumps(book)
 
 
-def write_reference(app, docname, source):
-    """Fill chapters/api.md and chapters/modules.md, anew when a module has changed."""
+def write_modules(app, docname, source):
+    """Fill chapters/modules.md; it and chapters/api.md are new with every module."""
     if docname not in ("chapters/api", "chapters/modules"):
         return
-    source[0] = reference.write(source[0].replace("% modules", reference.listing()))
-    for path in (*reference.sources(), Path(reference.__file__)):
+    source[0] = source[0].replace("% modules", reference.listing())
+    for path in (*(ROOT / "bnlib").rglob("*.py"), reference.__file__):
         app.env.note_dependency(str(path))
 
 
@@ -241,7 +241,7 @@ def setup(app):
     app.connect("config-inited", silence_thebe)
     app.connect("doctree-read", join_numbers)
     app.connect("source-read", prepare_notebook)
-    app.connect("source-read", write_reference)
+    app.connect("source-read", write_modules)
     app.connect("source-read", write_parity)
     app.connect("source-read", write_landing)
     app.connect("doctree-read", link_terms)
@@ -249,4 +249,5 @@ def setup(app):
     app.connect("build-finished", mend_pages)
     publishing.setup(app)
     python_in_page.setup(app)
+    reference.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

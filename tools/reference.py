@@ -1,22 +1,19 @@
-"""The API reference, written from the docstrings while the book is built.
+"""The API reference: Sphinx's autodoc, and where each thing is derived.
 
-chapters/api.md says `% api: bnlib` where the public names of a module are wanted. Each
-becomes an entry: its signature, its docstring, the chapter that derives it, its source.
+chapters/api.md names the modules. napoleon reads the sections of their docstrings; here
+an equation keeps its lines, signs stay signs, and an entry gets its chapter and source.
 """
 
 import functools
 import inspect
 import re
 from importlib import import_module
-from pathlib import Path
 
 import export
 
-ROOT = Path(__file__).resolve().parent.parent
-MARK = re.compile(r"^% api: ([\w.]+)$", re.M)
-NAME = r"\*?\*?\w+"  # a list of them may go on in the next line
-ARGUMENTS = re.compile(rf"(^|\.\s|\n)((?:{NAME},\s)*{NAME}(?:\sand\s{NAME})?) :\s")
-EQUATION = re.compile(r"[\w(][^.:]{0,40}? (?:=|<-) ")
+EQUATION = re.compile(
+    r"[^\n]+ (?:=|<-) .*(?:[^.]|\.{3})\Z", re.S
+)  # prose has a full stop
 
 
 @functools.cache
@@ -30,52 +27,6 @@ def public(module):
     things = {name: getattr(module, name) for name in module.__all__}
     kinds = (inspect.isfunction, inspect.isclass)
     return [n for n, thing in things.items() if any(is_a(thing) for is_a in kinds)]
-
-
-class Named:
-    """A default that is a function or a class, written by its name."""
-
-    def __init__(self, thing):
-        self.name = thing.__name__
-
-    def __repr__(self):
-        return self.name
-
-
-def signature(thing):
-    """The arguments, without annotations."""
-    try:
-        found = inspect.signature(thing)
-    except ValueError:  # a class made in C, such as an exception
-        return "()"
-    plain = []
-    for p in found.parameters.values():
-        named = inspect.isfunction(p.default) or inspect.isclass(p.default)
-        default = Named(p.default) if named and p.default is not p.empty else p.default
-        plain.append(p.replace(annotation=p.empty, default=default))
-    return str(found.replace(parameters=plain, return_annotation=found.empty))
-
-
-def escaped(text):
-    """Prose as MyST reads it: `names` are code, all other signs are themselves."""
-    parts = re.split(r"(`[^`]+`)", text)
-    parts[::2] = [part.replace("->", "→").replace("<-", "←") for part in parts[::2]]
-    plain = [re.sub(r"([\\*_$\[\]<>{}^~#|])", r"\\\1", part) for part in parts[::2]]
-    return "".join(
-        part for pair in zip(plain, [*parts[1::2], ""], strict=True) for part in pair
-    )
-
-
-def body(docstring):
-    """A docstring as MyST: equations and examples keep their lines, prose flows."""
-    blocks = []
-    for number, text in enumerate(re.split(r"\n\s*\n", docstring)):
-        equation = number == 1 and EQUATION.match(text)
-        if equation or text.startswith("    "):
-            blocks.append("```{code-block} text\n" + inspect.cleandoc(text) + "\n```")
-        else:
-            blocks.append(escaped(ARGUMENTS.sub(r"\1`\2` : ", text)))
-    return "\n\n".join(blocks)
 
 
 def origin(thing):
@@ -106,35 +57,31 @@ def listing():
     return "\n".join(parts)
 
 
-def entry(module, name):
-    """One entry of the reference."""
-    thing = getattr(import_module(module), name)
-    chapter, source = origin(thing)
-    kind = "class" if inspect.isclass(thing) else "function"
-    return (
-        f"````{{py:{kind}}} {module}.{name}{signature(thing)}\n"
-        f"{body(inspect.getdoc(thing))}\n\n"
-        f"Derived in {{doc}}`{chapter}`; its lines: "
-        f"{{ref}}`{source} <{label(source)}>`.\n````\n"
-    )
+def write_plainly(app, what, name, thing, options, lines):
+    """Make of a docstring what RST reads as it is meant: `names` alone are code."""
+    for number, text in enumerate(blocks := re.split(r"\n\s*\n", "\n".join(lines))):
+        if (number == 1 and EQUATION.match(text)) or text.startswith("    "):
+            literal = inspect.cleandoc(text).split("\n")
+            blocks[number] = "\n    ".join(["::\n", *literal])
+        else:
+            parts = re.split(r"(`[^`]+`)", text)
+            parts[::2] = [re.sub(r"([\\*|]|_\b)", r"\\\1", part) for part in parts[::2]]
+            blocks[number] = "".join(parts)
+    lines[:] = "\n\n".join(blocks).split("\n") if what != "module" else []
 
 
-def entries(module, known=()):
-    """All entries of a module, but for names known from elsewhere."""
-    offered = public(import_module(module))
-    return "\n".join(entry(module, name) for name in offered if name not in known)
+def add_origin(app, what, name, thing, options, lines):
+    """Say behind a docstring where the thing is derived."""
+    if what != "module":
+        chapter, source = origin(thing)
+        here = f"its lines: :ref:`{source} <{label(source)}>`."
+        lines += ["", f"Derived in :doc:`{chapter}`; {here}"]
 
 
-def write(text):
-    """Put the entries into the page. What bnlib offers, bnlib.nn does not repeat."""
-    top = public(import_module("bnlib"))
-
-    def fill(found):
-        return entries(found[1], known=top if found[1] == "bnlib.nn" else ())
-
-    return MARK.sub(fill, text)
-
-
-def sources():
-    """The files that the reference is made of."""
-    return sorted((ROOT / "bnlib").rglob("*.py"))
+def setup(app):
+    for name in ("autodoc", "napoleon"):
+        app.setup_extension(f"sphinx.ext.{name}")
+    app.connect("autodoc-process-docstring", write_plainly, priority=400)
+    app.connect("autodoc-process-docstring", add_origin, priority=600)
+    # A class is told in one docstring.
+    app.connect("autodoc-skip-member", lambda app, what, *_: what == "class" or None)

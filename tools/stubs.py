@@ -35,9 +35,9 @@ KINDS = {
     "module": "torch.nn.Module",
     "optimizer": "torch.optim.Optimizer",
     "figure": "matplotlib.figure.Figure",
-    "function": "Callable[..., Any]",
-    "iterable": "Iterable[Any]",
-    "sequence": "Sequence[Any]",
+    "function": "Callable",
+    "iterable": "Iterable",
+    "sequence": "Sequence",
     "path": "Path",
     "object": "Any",
     "which_axes": "int | tuple[int, ...]",
@@ -51,15 +51,17 @@ SECTION = r"^{}\n-+\n((?:.*\n)*?)(?=\S.*\n--|\Z)"
 
 def kind(said):
     """The type that a docstring's words stand for: `float or array (C,), optional`."""
-    said = re.sub(r" *\(.*?\)|, .*", "", said).strip()
+    said = re.sub(", optional$", " or None", said)
+    said = re.sub(r" *\(.*?\)|, .*?(?= or |$)", "", said).strip()
     if said in KINDS:
         return KINDS[said]
     if " or " in said:
-        return " | ".join(map(kind, said.split(" or ")))
+        parts = re.split(r"(?<!array) or | or (?!tensor)", said)
+        return " | ".join(map(kind, parts))
     outer, of, inner = said.partition(" of ")
     if of:
         many = ", ..." if outer == "tuple" else ""
-        return f"{outer}[{kind(inner)}{many}]"
+        return f"{kind(outer)}[{kind(inner)}{many}]"
     return said
 
 
@@ -161,5 +163,9 @@ def write(path, source, modules):
             lines.append(ast.unparse(thing) + " ..." * (not thing.body))
         else:
             lines.append(f"{name}: dict[str, Any]")
+    for module in modules.values():  # results' classes; what is not used goes
+        if module.dotted in found.values():
+            rest = [name for name in module.names if name[:1].isupper()]
+            top += [f"from {module.dotted} import {n}" for n in rest if n not in found]
     array = [ARRAY] * any("_Array" in line for line in lines)
     return "\n".join([HEAD, *top, offered, *array, *lines])

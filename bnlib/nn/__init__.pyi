@@ -1,6 +1,9 @@
 """Types of what is offered here, written by `make export`."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import torch
 
 from bnlib.nn import functional as functional
 from bnlib.nn._axis_norms import GroupNorm as GroupNorm
@@ -10,6 +13,7 @@ from bnlib.nn._axis_norms import InstanceNorm3d as InstanceNorm3d
 from bnlib.nn._axis_norms import LayerNorm as LayerNorm
 from bnlib.nn._axis_norms import RMSNorm as RMSNorm
 from bnlib.nn._decorrelated import DecorrelatedBatchNorm as DecorrelatedBatchNorm
+from bnlib.nn._diagnose import Report
 from bnlib.nn._exact import BatchNorm1d as BatchNorm1d
 from bnlib.nn._exact import BatchNorm2d as BatchNorm2d
 from bnlib.nn._exact import BatchNorm3d as BatchNorm3d
@@ -45,12 +49,26 @@ __all__ = [
     "functional",
 ]
 
-def convert(model, to=...) -> Any: ...
-def fold(layer, batch_norm) -> Any: ...
+def convert(model: torch.nn.Module, to: Any = ...) -> torch.nn.Module: ...
+def fold(layer: torch.nn.Module, batch_norm: torch.nn.Module) -> torch.nn.Module: ...
 def recalibrate(
-    model, loader, *, layers=..., forward=..., progress=..., process_group=...
-) -> Any: ...
-def fold_model(model, batch=..., *, forward=...) -> Any: ...
+    model: torch.nn.Module,
+    loader: Iterable,
+    *,
+    layers: Iterable[str] | None = ...,
+    forward: Callable = ...,
+    progress: bool = ...,
+    process_group: Any | None = ...,
+) -> list[str]: ...
+def fold_model(
+    model: torch.nn.Module, batch: Any | None = ..., *, forward: Callable = ...
+) -> torch.nn.Module: ...
 def diagnose(
-    model, batch, *, optimizer=..., forward=..., ignore=..., severity=...
-) -> Any: ...
+    model: torch.nn.Module,
+    batch: Any,
+    *,
+    optimizer: torch.optim.Optimizer | None = ...,
+    forward: Callable = ...,
+    ignore: Iterable[str] = ...,
+    severity: str = ...,
+) -> Report: ...

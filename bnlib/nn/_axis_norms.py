@@ -123,11 +123,27 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
 
     y = weight (input - mean) / sqrt(var + eps) + bias, moments over the last axes
 
-    normalized_shape : how the shape of the input ends; also the shape of weight and
-    bias, which may be None. dtypes: floating-point, all the same, or float32 parameters
-    with a half-precision input; y has the input's. Statistics in float32 at least.
-    Raises torch's errors, see `check_tensor`, `last_axes`, `check_dtypes`.
     Source: Ba, Kiros & Hinton 2016, equation 3.
+
+    Parameters
+    ----------
+    input : tensor
+        Floating-point, all dtypes the same, or half precision with float32 parameters.
+    normalized_shape : sequence of int
+        How the shape of the input ends.
+    weight, bias : tensor or None
+        Of shape normalized_shape.
+    eps : float
+
+    Returns
+    -------
+    y : tensor
+        In the input's dtype; statistics in float32 at least.
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        As torch, see `check_tensor`, `last_axes`, `check_dtypes`.
     """
     if is_for_torch(input, weight, bias):
         how = normalized_shape, weight, bias, eps
@@ -146,12 +162,31 @@ def rms_norm(input, normalized_shape, weight=None, eps=None):
 
     y = weight input / sqrt(<input^2> + eps), <.> the mean over the last axes
 
-    normalized_shape : how the shape of the input ends; also the shape of weight, which
-    may be None. eps : None stands for torch.finfo of the dtype computed in, float32 at
-    least. Any floating-point dtypes; y has the input's. Complex input is taken as torch
-    takes it, with the mean of z^2 and not of |z|^2.
-    Raises torch's errors, see `check_tensor`, `last_axes`; ValueError for an input of
-    fewer dimensions than normalized_shape. Source: Zhang & Sennrich 2019, equation 4.
+    Source: Zhang & Sennrich 2019, equation 4.
+
+    Parameters
+    ----------
+    input : tensor
+        Of any floating dtype. Complex input is taken as torch takes it, with the mean
+        of z^2 and not of |z|^2.
+    normalized_shape : sequence of int
+        How the shape of the input ends.
+    weight : tensor or None
+        Of shape normalized_shape.
+    eps : float or None
+        None stands for torch.finfo of the dtype computed in, float32 at least.
+
+    Returns
+    -------
+    y : tensor
+        In the input's dtype.
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        As torch, see `check_tensor`, `last_axes`.
+    ValueError
+        For an input of fewer dimensions than normalized_shape.
     """
     if is_for_torch(input, weight):
         return torch.nn.functional.rms_norm(input, normalized_shape, weight, eps)
@@ -205,11 +240,27 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     y = weight (input - mean) / sqrt(var + eps) + bias, moments over a group's channels
     and all positions of one example
 
-    input : (N, C, ...). num_groups : a divisor of C. weight, bias : (C,) or None.
-    dtypes: as `layer_norm`. Also where the channels are the last in memory the variance
-    is taken about the mean, unlike torch's, which there subtracts two large numbers.
-    Raises torch's errors, see `check_tensor`, `check_group_input`.
+    Also where the channels are the last in memory the variance is taken about the mean,
+    unlike torch's, which there subtracts two large numbers.
     Source: Wu & He 2018, equation 7.
+
+    Parameters
+    ----------
+    input : tensor (N, C, ...)
+        dtypes: as `layer_norm`.
+    num_groups : int
+        A divisor of C.
+    weight, bias : tensor (C,) or None
+    eps : float
+
+    Returns
+    -------
+    y : tensor (N, C, ...)
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As torch, see `check_tensor`, `check_group_input`.
     """
     if is_for_torch(input, weight, bias):
         return torch.nn.functional.group_norm(input, num_groups, weight, bias, eps)
@@ -235,13 +286,29 @@ def instance_norm(
 
     y = weight (input - mean) / sqrt(var + eps) + bias, moments over the positions
 
-    input : (N, C, L), (N, C, H, W), ...; all others (C,) or None. With use_input_stats
-    the running statistics, where given, are updated in place by the averages over the
-    batch, with the unbiased variance; else they are used. An empty batch changes
-    nothing. dtypes: as `batch_norm`.
-    Raises torch's errors, see `check_tensor`, `check_instances`; and ValueError before
-    NaN or infinity would reach the running statistics, see `update_running_`.
+    An empty batch changes nothing.
     Source: Ulyanov, Vedaldi & Lempitsky 2016, equation 2.
+
+    Parameters
+    ----------
+    input : tensor
+        (N, C, L), (N, C, H, W), ...; dtypes: as `batch_norm`.
+    running_mean, running_var : tensor (C,) or None
+        With use_input_stats updated in place by the averages over the batch, with the
+        unbiased variance; else they are used.
+    weight, bias : tensor (C,) or None
+    use_input_stats : bool
+    momentum, eps : float
+
+    Returns
+    -------
+    y : tensor
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As torch, see `check_tensor`, `check_instances`; and ValueError before NaN or
+        infinity would reach the running statistics, see `update_running_`.
     """
     parameters = running_mean, running_var, weight, bias
     how = use_input_stats, momentum, eps

@@ -177,13 +177,30 @@ def batch_norm(
 
     y = weight (input - mean) / sqrt(var + eps) + bias
 
-    mean and var are those of the batch in training, else the running ones. In training
-    running statistics, where given, are updated in place, with the unbiased variance:
-    new = (1 - momentum) running + momentum batch. Shapes: input and y (N, C, ...), all
-    others (C,) or None. dtypes: floating-point, all the same, or float32 parameters
-    with a half-precision input; y has the input's. An empty batch changes nothing.
-    Raises torch's errors, see `check_input`, `check_channels`; and ValueError before
-    NaN or infinity would be stored. Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
+    mean and var are those of the batch in training, else the running ones.
+    Source: Ioffe & Szegedy 2015, Algorithms 1 and 2.
+
+    Parameters
+    ----------
+    input : tensor (N, C, ...)
+        Floating-point, all dtypes the same, or half precision with float32 parameters.
+    running_mean, running_var : tensor (C,) or None
+        Where given, updated in place in training, with the unbiased variance:
+        new = (1 - momentum) running + momentum batch. An empty batch changes nothing.
+    weight, bias : tensor (C,) or None
+    training : bool
+    momentum, eps : float
+
+    Returns
+    -------
+    y : tensor (N, C, ...)
+        In the input's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As torch, see `check_input`, `check_channels`; and ValueError before NaN or
+        infinity would be stored.
     """
     given = running_mean, running_var, weight, bias
     how = training, momentum, eps

@@ -76,9 +76,23 @@ def convert(model, to=None):
     bring methods of their own stay what they are, and so do layers without a twin and
     lazy ones; a UserWarning names them and says why.
 
-    model : torch.nn.Module, changed in place; it may be a norm itself. to : torch.nn,
-    or bnlib.nn, which None stands for. Returns the model.
-    Raises TypeError for a model that is no module, ValueError for another `to`.
+    Parameters
+    ----------
+    model : module
+        Changed in place; it may be a norm itself.
+    to : object
+        torch.nn, or bnlib.nn, which None stands for.
+
+    Returns
+    -------
+    model : module
+
+    Raises
+    ------
+    TypeError
+        For a model that is no module.
+    ValueError
+        For another `to`.
     """
     if not isinstance(model, torch.nn.Module):
         what = f"model must be a torch.nn.Module, got {type(model).__name__}"

@@ -133,14 +133,29 @@ class DecorrelatedBatchNorm(nn.Module):
     y = weight (Sigma + eps I)^(-1/2) (x - mean) + bias, Sigma and mean of the batch in
     training, running averages in evaluation
 
-    num_features : C. num_groups : G, channels are whitened C / G at a time; with G = C
-    this is batch normalization. momentum : weight of the new batch; the covariance is
-    stored unbiased. affine : whether there are weight and bias. iterations : None for
-    the exact root (once differentiable), a number for Newton-Schulz. Input and output
-    (N, C, ...), more than C / G + 1 values per channel in training; parameters, buffers
-    and input have one dtype, float32 or float64. Raises ValueError and TypeError for
-    anything else, before running averages are touched.
+    Input and output (N, C, ...), more than C / G + 1 values per channel in training;
+    parameters, buffers and input have one dtype, float32 or float64.
     Source: Huang et al. 2018, 2019 (who average the root; we average the covariance).
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    num_groups : int
+        G, channels are whitened C / G at a time; with G = C this is batch
+        normalization.
+    eps : float
+    momentum : float
+        The weight of the new batch; the covariance is stored unbiased.
+    affine : bool
+        Whether there are weight and bias.
+    iterations : int or None
+        None for the exact root (once differentiable), a number for Newton-Schulz.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For anything else, before running averages are touched.
     """
 
     def __init__(

@@ -195,18 +195,37 @@ def diagnose(
 
     Each `Finding` has a code, the layer's name, what was seen, with its number, and the
     cure, as code; `RULES` lists what is looked for. The model is run once on the batch
-    and differentiated once; nothing in it changes.
+    and differentiated once; nothing in it changes. A model's own calls of
+    torch.nn.functional are not seen, and the rule for biases says nothing where no
+    gradient flows.
 
-    model : torch.nn.Module with layers of torch.nn or bnlib.nn. batch : a tensor, a
-    tuple or list that starts with one, or a dict of keyword arguments; 64 examples or
-    more make statistics comparable. Show it a batch of training to judge training, one
-    from where the model is used to judge that. optimizer : also look at weight decay.
-    forward : function (model, batch) -> output. ignore : codes not to report, or
-    "code:layer", with * in the layer's name for any letters. severity : the least to
-    report, "note", "warning" or "error". Returns a list that prints as a table, with
-    `to_dict()`. A model's own calls of torch.nn.functional are not seen, and the rule
-    for biases says nothing where no gradient flows.
-    Raises TypeError and ValueError naming the argument, and whatever the model raises.
+    Parameters
+    ----------
+    model : module
+        With layers of torch.nn or bnlib.nn.
+    batch : object
+        A tensor, a tuple or list that starts with one, or a dict of keyword arguments;
+        64 examples or more make statistics comparable. Show it a batch of training to
+        judge training, one from where the model is used to judge that.
+    optimizer : optimizer or None
+        Where given, weight decay is looked at too.
+    forward : function
+        `forward(model, batch)` returns the output.
+    ignore : iterable of str
+        Codes not to report, or "code:layer", with * in the layer's name for any
+        letters.
+    severity : str
+        The least to report, "note", "warning" or "error".
+
+    Returns
+    -------
+    findings : Report
+        Prints as a table, with `to_dict()`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument; and whatever the model raises.
     """
     given, model = model, bare(model)
     if optimizer is not None and not hasattr(optimizer, "param_groups"):

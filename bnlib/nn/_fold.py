@@ -107,14 +107,28 @@ def fold(layer, batch_norm):
     weight' = scale weight,   bias' = scale (bias - mean) + beta
     scale = gamma / sqrt(var + eps), one number per output channel
 
-    layer : Linear, Conv1d/2d/3d or ConvTranspose1d/2d/3d, any groups, or a subclass
-    that does the same sums, which is tried on random numbers. batch_norm : ours
-    or torch.nn's, in evaluation mode, with one channel per output of layer; after a
-    Linear, on inputs (N, C): on (N, C, L) BatchNorm1d normalizes another axis. The new
-    layer has the type, dtype, device, mode and requires_grad of layer, and a bias,
-    which is trainable like layer's, or like its weight where layer had none.
-    Raises TypeError or ValueError, see `check_layer`, `check_frozen`, `check_folded`.
     Source: Ioffe & Szegedy 2015, Algorithm 2, line 11, as one layer.
+
+    Parameters
+    ----------
+    layer : module
+        Linear, Conv1d/2d/3d or ConvTranspose1d/2d/3d, any groups, or a subclass that
+        does the same sums, which is tried on random numbers.
+    batch_norm : module
+        Ours or torch.nn's, in evaluation mode, with one channel per output of layer;
+        after a Linear, on inputs (N, C): on (N, C, L) BatchNorm1d normalizes another
+        axis.
+
+    Returns
+    -------
+    folded : module
+        With the type, dtype, device, mode and requires_grad of layer, and a bias, which
+        is trainable like layer's, or like its weight where layer had none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `check_layer`, `check_frozen`, `check_folded`.
     """
     kind = check_layer(layer)
     linear = kind is torch.nn.Linear

@@ -360,18 +360,38 @@ def fold_model(model, batch=None, *, forward=run_on):
 
     weight' = scale weight,  bias' = scale (bias - mean) + beta, see `fold`
 
-    model : torch.nn.Module, called as model(x): other arguments have their defaults. A
-    batch norm (torch's, ours, a frozen one, or renormalization) goes into the Linear,
+    A batch norm (torch's, ours, a frozen one, or renormalization) goes into the Linear,
     Conv or ConvTranspose whose output it alone reads; in its place is an Identity, or
-    the activation it had inside. All others
-    stay. The copy's `fold_report` lists every normalization layer as a `Folding`: the
-    layer it went into, or why it stays. batch : see `run_on`; where given, both models
-    are run on it and must agree, which is well worth it: a Linear on (N, C, L), a layer
-    reached by other ways than its name, and parts that torch.fx cannot follow are known
-    only so. A compiled model's copy is not compiled.
-    Warns where not one batch norm could be folded. Raises ValueError for a model in
-    training mode, without any norm, or outputs that differ.
+    the activation it had inside. All others stay.
+
     Source: Ioffe & Szegedy 2015, Algorithm 2.
+
+    Parameters
+    ----------
+    model : module
+        Called as model(x): other arguments have their defaults.
+    batch : object, optional
+        See `run_on`; where given, both models are run on it and must agree, which is
+        well worth it: a Linear on (N, C, L), a layer reached by other ways than its
+        name, and parts that torch.fx cannot follow are known only so.
+    forward : function
+        `forward(model, batch)`, by default `run_on`.
+
+    Returns
+    -------
+    folded : module
+        Its `fold_report` lists every normalization layer as a `Folding`: the layer it
+        went into, or why it stays. A compiled model's copy is not compiled.
+
+    Warns
+    -----
+    UserWarning
+        Where not one batch norm could be folded.
+
+    Raises
+    ------
+    ValueError
+        For a model in training mode, without any norm, or outputs that differ.
     """
     model = bare(model)
     norms_of(model)

@@ -47,13 +47,22 @@ class InPlaceABN(derived.BatchNormMixin, torch.nn.modules.batchnorm._NormBase):
 
     z = leaky_relu(w (x - mean) / sqrt(var + eps) + bias),   w = |weight| + eps
 
-    Arguments: those of torch.nn.BatchNorm2d, and slope > 0, by which negative values
-    are multiplied. w is positive so that the backward pass can compute xhat back from
-    z. On the CPU in float32 and float64; elsewhere, and in evaluation, the same values
-    are computed without that saving. Second derivatives raise a RuntimeError. It is no
-    `_BatchNorm`: what replaces batch norms by others would drop the activation.
-    Raises ValueError for a slope that is not positive, and what `batch_norm` raises.
-    Source: Rota Bulo, Porzi & Kontschieder 2018, section 3, InPlace-ABN I.
+    w is positive so that the backward pass can compute xhat back from z. On the CPU in
+    float32 and float64; elsewhere, and in evaluation, the same values are computed
+    without that saving. Second derivatives raise a RuntimeError. It is no `_BatchNorm`:
+    what replaces batch norms by others would drop the activation. Other arguments are
+    those of torch.nn.BatchNorm2d. Source: Rota Bulo, Porzi & Kontschieder 2018, section
+    3, InPlace-ABN I.
+
+    Parameters
+    ----------
+    slope : float
+        By which negative values are multiplied, > 0.
+
+    Raises
+    ------
+    ValueError
+        For a slope that is not positive, and what `batch_norm` raises.
     """
 
     def __init__(self, num_features, *args, slope=0.01, **kwargs):

@@ -18,10 +18,27 @@ def local_response_norm(input, size, alpha=1e-4, beta=0.75, k=1.0):
 
     y_c = x_c / (k + (alpha / size) sum over W(c) of x_j^2)^beta
 
-    As `torch.nn.functional.local_response_norm`: input (N, C, L, ...) of any floating
-    dtype; half precision is summed in float32. Raises TypeError for anything but a
-    floating-point tensor, ValueError for fewer than three dimensions or a size that is
-    no whole number from 1 on. Source: Krizhevsky et al. 2012, section 3.3.
+    As `torch.nn.functional.local_response_norm`. Source: Krizhevsky et al. 2012,
+    section 3.3.
+
+    Parameters
+    ----------
+    input : tensor (N, C, L, ...)
+        Of any floating dtype; half precision is summed in float32.
+    size : int
+        How many channels are summed.
+    alpha, beta, k : float
+
+    Returns
+    -------
+    y : tensor
+
+    Raises
+    ------
+    TypeError
+        For anything but a floating-point tensor.
+    ValueError
+        For fewer than three dimensions or a size that is no whole number from 1 on.
     """
     if is_for_torch(input):
         how = size, alpha, beta, k

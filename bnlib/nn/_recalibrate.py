@@ -305,24 +305,44 @@ def recalibrate(
 
     Every layer is measured with those before it already right: a pass over the loader
     for each layer in sequence, fewer where nothing moves any more. Accumulated in
-    float64.
+    float64. A layer used several times gets the statistics of all its uses.
 
-    model : torch.nn.Module with batch norms, torch's or ours, or renormalization
-    layers (whose running_std = sqrt(m2 / n + eps)). Moments are taken in evaluation
-    mode; every module then has its own mode again. loader : a DataLoader or list of
-    batches, of any sizes; it is passed through several times. layers : names of those
-    to measure, by default all that are called but frozen ones, see `to_measure`.
-    forward : function (model, batch) -> anything, by default `run_on`. progress :
-    whether to show a bar. A layer used several times gets the statistics of all its
-    uses. process_group : of
-    processes with the same model, each with batches of its own, or none: all get the
-    statistics of all of them. All call it; None is the default group, if there is one.
-
-    Returns the names of the layers measured. Raises TypeError and ValueError naming the
-    argument or the batch, RuntimeError for what went wrong in another process; after
-    any error or interruption the statistics are as before.
     Source: Wu & Johnson 2021; what Ioffe & Szegedy 2015, section 3.1, ask for, though
     not the estimate of their Algorithm 2, see chapter 15.
+
+    Parameters
+    ----------
+    model : module
+        With batch norms, torch's or ours, or renormalization layers (whose running_std
+        = sqrt(m2 / n + eps)). Moments are taken in evaluation mode; every module then
+        has its own mode again.
+    loader : iterable
+        A DataLoader or list of batches, of any sizes; it is passed through several
+        times.
+    layers : iterable of str or None
+        Names of those to measure, by default all that are called but frozen ones, see
+        `to_measure`.
+    forward : function
+        `forward(model, batch)`, by default `run_on`.
+    progress : bool
+        Whether to show a bar.
+    process_group : object, optional
+        Of processes with the same model, each with batches of its own, or none: all get
+        the statistics of all of them. All call it; None is the default group, if there
+        is one.
+
+    Returns
+    -------
+    names : list of str
+        Of the layers measured.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument or the batch.
+    RuntimeError
+        For what went wrong in another process. After any error or interruption the
+        statistics are as before.
     """
     model = bare(model)
     layers = layers if layers is None or isinstance(layers, str) else list(layers)

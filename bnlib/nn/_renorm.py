@@ -50,13 +50,30 @@ def batch_renorm(
     training:   y = weight (r xhat + d) + bias,   see `bnlib.batch_renorm`
     evaluation: y = weight (input - running_mean) / running_std + bias
 
-    In training the running statistics are updated in place, after their use:
-    new = (1 - momentum) running + momentum batch, with the batch's mean and its biased
-    std = sqrt(var + eps). Shapes: input and y (N, C, ...), all others (C,) or None.
-    dtypes as in `batch_norm`; half precision is computed in float32. An empty batch
-    changes nothing. Raises torch's errors for batch norm, see `check_input`,
-    `check_vectors`, `check_running`; ValueError for limits that are none, and before
-    NaN or infinity would reach the running statistics. Source: Ioffe 2017, Algorithm 1.
+    In training the running statistics are updated in place, after their use: new = (1 -
+    momentum) running + momentum batch, with the batch's mean and its biased std =
+    sqrt(var + eps). An empty batch changes nothing. Source: Ioffe 2017, Algorithm 1.
+
+    Parameters
+    ----------
+    input : tensor (N, C, ...)
+        dtypes as in `batch_norm`; half precision is computed in float32.
+    running_mean, running_std : tensor (C,)
+    weight, bias : tensor (C,) or None
+    training : bool
+    momentum, eps : float
+    rmax, dmax : float
+
+    Returns
+    -------
+    y : tensor (N, C, ...)
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As torch for batch norm, see `check_input`, `check_vectors`, `check_running`;
+        for limits that are none, and before NaN or infinity would reach the running
+        statistics.
     """
     check_input(input, training, eps)
     running = {"running_mean": running_mean, "running_std": running_std}
@@ -189,15 +206,20 @@ class BatchRenorm1d(BatchRenorm):
     evaluation: y = weight (x - running_mean) / running_std + bias
 
     std is sqrt(var + eps) of the batch, biased, and running_std its average. Arguments
-    as in torch.nn.BatchNorm1d (track_running_stats must be True), and rmax, dmax:
-    numbers, or functions of the step (`num_batches_tracked`). By default they are the
-    paper's `rmax_schedule` and `dmax_schedule`, which are plain batch norm for the
-    first 5,000 steps: shorter trainings want limits of their own. A function reads the
-    counter, for which a GPU is waited for; numbers do not. momentum is the weight of
-    the NEW batch.
+    are those of torch.nn.BatchNorm1d (track_running_stats must be True), and two more.
     State: weight, bias, running_mean, running_std, num_batches_tracked. A batch norm's
     state_dict loads, see chapter 13; `as_batch_norm` is the way back.
     Raises what `bnlib.nn.functional.batch_renorm` raises. Source: Ioffe 2017.
+
+    Parameters
+    ----------
+    momentum : float
+        The weight of the NEW batch.
+    rmax, dmax : float or function
+        Numbers, or functions of the step (`num_batches_tracked`). By default they are
+        the paper's `rmax_schedule` and `dmax_schedule`, which are plain batch norm for
+        the first 5,000 steps: shorter trainings want limits of their own. A function
+        reads the counter, for which a GPU is waited for; numbers do not.
     """
 
     batch_norm = BatchNorm1d

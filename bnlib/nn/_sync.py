@@ -231,20 +231,29 @@ class SyncBatchNorm(BatchNormMixin, _BatchNorm):
 
     y = weight (x - mean) / sqrt(var + eps) + bias
 
-    In training the moments are those of the batches of all workers of `process_group`
-    (None: of all there are), which may be unequal or empty; every worker must call the
-    layer, forward and backward, with the same num_features. Elsewhere, or alone, it is
-    `BatchNorm1d` for any (N, C, ...). Works on CPU tensors with gloo. On CUDA tensors
-    with NCCL it calls the same two collectives; the book's tests do not run those.
-    Statistics are sent in float64, which the device must know.
-    Arguments, defaults, state_dict and dtypes are those of torch.nn.SyncBatchNorm.
-    Gradients of weight and bias are this worker's share, to be averaged with all others
-    by DistributedDataParallel. Costs one all-gather of 1 + 2C numbers forward and one
-    all-reduce of 2C backward. Not supported: torch.func, torch.jit.script; with a
-    process_group of its own a layer cannot be copied or pickled, as in torch.nn.
-    Not a subclass of torch's: DistributedDataParallel refuses those on the CPU.
-    Raises RuntimeError when a worker ends or does not come, see `Workers`.
-    Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all workers.
+    In training the moments are those of the batches of all workers, which may be
+    unequal or empty; every worker must call the layer, forward and backward, with the
+    same num_features. Elsewhere, or alone, it is `BatchNorm1d` for any (N, C, ...).
+    Works on CPU tensors with gloo. On CUDA tensors with NCCL it calls the same two
+    collectives; the book's tests do not run those. Statistics are sent in float64,
+    which the device must know. Arguments, defaults, state_dict and dtypes are those of
+    torch.nn.SyncBatchNorm. Gradients of weight and bias are this worker's share, to be
+    averaged with all others by DistributedDataParallel. Costs one all-gather of 1 + 2C
+    numbers forward and one all-reduce of 2C backward. Not supported: torch.func,
+    torch.jit.script. Not a subclass of torch's: DistributedDataParallel refuses those
+    on the CPU. Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all
+    workers.
+
+    Parameters
+    ----------
+    process_group : object
+        The workers; None stands for all there are. With a group of its own a layer
+        cannot be copied or pickled, as in torch.nn.
+
+    Raises
+    ------
+    RuntimeError
+        When a worker ends or does not come, see `Workers`.
     """
 
     def __init__(

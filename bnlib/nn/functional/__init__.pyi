@@ -1,6 +1,8 @@
 """Types of what is offered here, written by `make export`."""
 
-from typing import Any
+from collections.abc import Sequence
+
+import torch
 
 __all__ = [
     "batch_norm",
@@ -13,38 +15,61 @@ __all__ = [
 ]
 
 def batch_norm(
-    input,
-    running_mean,
-    running_var,
-    weight=...,
-    bias=...,
-    training=...,
-    momentum=...,
-    eps=...,
-) -> Any: ...
-def local_response_norm(input, size, alpha=..., beta=..., k=...) -> Any: ...
+    input: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None = ...,
+    bias: torch.Tensor | None = ...,
+    training: bool = ...,
+    momentum: float = ...,
+    eps: float = ...,
+) -> torch.Tensor: ...
+def local_response_norm(
+    input: torch.Tensor,
+    size: int,
+    alpha: float = ...,
+    beta: float = ...,
+    k: float = ...,
+) -> torch.Tensor: ...
 def batch_renorm(
-    input,
-    running_mean,
-    running_std,
-    weight=...,
-    bias=...,
-    training=...,
-    momentum=...,
-    eps=...,
-    rmax=...,
-    dmax=...,
-) -> Any: ...
-def layer_norm(input, normalized_shape, weight=..., bias=..., eps=...) -> Any: ...
-def rms_norm(input, normalized_shape, weight=..., eps=...) -> Any: ...
-def group_norm(input, num_groups, weight=..., bias=..., eps=...) -> Any: ...
+    input: torch.Tensor,
+    running_mean: torch.Tensor,
+    running_std: torch.Tensor,
+    weight: torch.Tensor | None = ...,
+    bias: torch.Tensor | None = ...,
+    training: bool = ...,
+    momentum: float = ...,
+    eps: float = ...,
+    rmax: float = ...,
+    dmax: float = ...,
+) -> torch.Tensor: ...
+def layer_norm(
+    input: torch.Tensor,
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None = ...,
+    bias: torch.Tensor | None = ...,
+    eps: float = ...,
+) -> torch.Tensor: ...
+def rms_norm(
+    input: torch.Tensor,
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None = ...,
+    eps: float | None = ...,
+) -> torch.Tensor: ...
+def group_norm(
+    input: torch.Tensor,
+    num_groups: int,
+    weight: torch.Tensor | None = ...,
+    bias: torch.Tensor | None = ...,
+    eps: float = ...,
+) -> torch.Tensor: ...
 def instance_norm(
-    input,
-    running_mean=...,
-    running_var=...,
-    weight=...,
-    bias=...,
-    use_input_stats=...,
-    momentum=...,
-    eps=...,
-) -> Any: ...
+    input: torch.Tensor,
+    running_mean: torch.Tensor | None = ...,
+    running_var: torch.Tensor | None = ...,
+    weight: torch.Tensor | None = ...,
+    bias: torch.Tensor | None = ...,
+    use_input_stats: bool = ...,
+    momentum: float = ...,
+    eps: float = ...,
+) -> torch.Tensor: ...
