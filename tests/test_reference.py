@@ -60,12 +60,12 @@ def test_signatures_have_no_annotations_and_no_addresses(page):
 
 
 def test_prose_stays_prose_and_equations_keep_their_lines():
-    text = "Do it.\n\ny = a_b * c_\n  + |d|\n\n`x_` : (*inputs), max|a|, x_y, x_ and y"
+    text = "Do it.\n\ny = a_b * c_\n  + |d|\n\n`x_` : (*inputs), max|a|, x_y, x_ -> y"
     lines = text.split("\n")
     reference.write_plainly(None, "function", "f", None, {}, lines)
     assert lines == [
-        "Do it.", "", "::", "", "    y = a_b * c_", "      + |d|", "",
-        r"`x_` : (\*inputs), max\|a\|, x_y, x\_ and y",
+        "Do it.", "", ".. code-block:: text", "", "    y = a_b * c_", "      + |d|", "",
+        r"`x_` : (\*inputs), max\|a\|, x_y, x\_ → y",
     ]  # fmt: skip
 
 

@@ -7,13 +7,13 @@ an equation keeps its lines, signs stay signs, and an entry gets its chapter and
 import functools
 import inspect
 import re
+import textwrap
 from importlib import import_module
 
 import export
 
-EQUATION = re.compile(
-    r"[^\n]+ (?:=|<-) .*(?:[^.]|\.{3})\Z", re.S
-)  # prose has a full stop
+# A second block with a sign in its first line; prose ends with a full stop.
+EQUATION = re.compile(r"[^\n]+ (?:=|<-) .*(?:[^.]|\.{3})\Z", re.S)
 
 
 @functools.cache
@@ -61,13 +61,19 @@ def write_plainly(app, what, name, thing, options, lines):
     """Make of a docstring what RST reads as it is meant: `names` alone are code."""
     for number, text in enumerate(blocks := re.split(r"\n\s*\n", "\n".join(lines))):
         if (number == 1 and EQUATION.match(text)) or text.startswith("    "):
-            literal = inspect.cleandoc(text).split("\n")
-            blocks[number] = "\n    ".join(["::\n", *literal])
+            literal = textwrap.dedent(text).split("\n")
+            blocks[number] = "\n    ".join([".. code-block:: text\n", *literal])
         else:
+            text = text.replace("->", "→").replace("<-", "←")
             parts = re.split(r"(`[^`]+`)", text)
             parts[::2] = [re.sub(r"([\\*|]|_\b)", r"\\\1", part) for part in parts[::2]]
             blocks[number] = "".join(parts)
     lines[:] = "\n\n".join(blocks).split("\n") if what != "module" else []
+
+
+def name_defaults(app, what, name, thing, options, signature, returned):
+    """Write a default that is a function by its name alone: `rmax=rmax_schedule`."""
+    return signature and re.sub(r"=[a-z]+\.(?=[a-z])", "=", signature), returned
 
 
 def add_origin(app, what, name, thing, options, lines):
@@ -83,5 +89,6 @@ def setup(app):
         app.setup_extension(f"sphinx.ext.{name}")
     app.connect("autodoc-process-docstring", write_plainly, priority=400)
     app.connect("autodoc-process-docstring", add_origin, priority=600)
+    app.connect("autodoc-process-signature", name_defaults)
     # A class is told in one docstring.
     app.connect("autodoc-skip-member", lambda app, what, *_: what == "class" or None)
