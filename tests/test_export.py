@@ -263,6 +263,8 @@ def test_the_import_graph_follows_the_table_of_contents():
             dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             fed[dotted] = sorted(map(order.get, names))
     for dotted, numbers in fed.items():
+        if dotted.startswith("bnlib.exercises"):  # loaded after all the rest
+            continue
         text = (ROOT / f"{dotted.replace('.', '/')}.py").read_text()
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom) and node.module in fed:
@@ -273,16 +275,20 @@ def test_what_is_public_is_little_and_importable_from_its_package():
     """Files are private, paths are public: `bnlib.batch_norm`, `bnlib.nn.LayerNorm`."""
     import bnlib
 
-    names = set()
-    for path, module in export.collect().items():
+    modules, names = export.collect(), set()
+    rooms = {Path(p).stem for p, m in modules.items() if m.folder != export.CATALOGUE}
+    for path, module in modules.items():
         offered = export.offered(module, ROOT)
-        assert not set(offered) & {Path(p).stem for p in export.collect()}
+        if module.folder == export.CATALOGUE:
+            continue
+        assert not set(offered) & rooms
         if Path(path).stem.startswith("_"):
             package = import_module(Path(path).parent.as_posix().replace("/", "."))
             package = bnlib.fast if path == "bnlib/_fast.py" else package
             functional = getattr(package, "functional", package)
             for name in offered:
-                assert name in [*package.__all__, *functional.__all__], name
+                known = *package.__all__, *functional.__all__, *bnlib.__all__
+                assert name in known, name
         names |= {(path, name) for name in offered}
     assert len(names) <= 120
     for name in bnlib.nn.__all__:  # moving its lines breaks no pickle
