@@ -4,7 +4,10 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import functools
+import importlib
+import inspect
 import numbers
+import re
 import sys
 from collections import namedtuple
 from typing import NamedTuple
@@ -19,15 +22,38 @@ def takes(keeps="", **declared):
     """
 
     def declare(formula):
+        check_declaration(formula, declared)
         formula.declared = declared
         formula.keeps = namedtuple(f"{formula.__name__}_cache", keeps)
+        formula.keeps.__reduce__ = lambda cache: (restore, (formula.__name__, *cache))
         return formula
 
     return declare
 
 
+LETTERS = r"(\.\.\.|[A-Z])( (\.\.\.|[A-Z]))*"
+LAYOUT = re.compile(rf"({LETTERS}|[a-z]\w*)( >=? 0)?\??")
+
+
+def check_declaration(formula, declared):
+    """Raise a TypeError for a declaration that could not be meant."""
+    code = formula.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    for name, what in declared.items():
+        if name not in names:
+            raise TypeError(f"{formula.__name__} has no argument {name}: {names}")
+        if isinstance(what, str) and not LAYOUT.fullmatch(what):
+            raise TypeError(f'{name}="{what}" is no layout; "N C ...", "C >= 0?" are')
+
+
+def restore(name, *values):
+    """Return the cache of a function of bnlib: what pickle makes of one."""
+    return getattr(importlib.import_module("bnlib"), name).keeps(*values)
+
+
 def guarded(formula):
     """Return the public face of a formula: what comes in is looked at, then it runs."""
+    formula = inspect.unwrap(formula)
     code, last = formula.__code__, formula.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount]
     defaults = dict(zip(names[len(names) - len(last) :], last, strict=True))
@@ -59,7 +85,7 @@ def admit(declared, given):
     ready, layouts, like, owner = dict(given), {}, None, ""
     for name, what in declared.items():
         value = given.get(name)
-        if name not in given or (value is None and what[-1:] == "?"):
+        if name not in given or (value is None and str(what)[-1] == "?"):
             continue
         if isinstance(what, Number):
             usual = type(value) is float and what.low <= value <= min(what.high, 1e300)
@@ -89,6 +115,7 @@ def admit(declared, given):
 
 
 CURES = {
+    "var": "did you pass the mean?",
     "running_var": "pass running_mean first",
     "running_std": "start it at 1, and average sqrt(var + eps) into it",
 }
@@ -98,7 +125,7 @@ def check_above(name, x, low):
     """Raise a ValueError with a cure unless all of x is `= 0`, or ` 0`: above it."""
     if fails(x >= 0 if low[0] == "=" else x > 0):
         got = "a negative value" if low[0] == "=" else "a value that is not"
-        cure = CURES.get(name, "did you pass the mean?")
+        cure = CURES.get(name, "look where it comes from")
         raise ValueError(f"{name} must be >{low}, got {got}; {cure}")
 
 
@@ -243,8 +270,7 @@ def cache_of(forward):
 
     def look(name, value, _):
         kind = forward.keeps
-        mine = type(value).__name__ in ("tuple", kind.__name__)
-        if not mine or len(value) != len(kind._fields):
+        if type(value).__name__ != kind.__name__:  # of this function, here or in bnlib
             what = forward.__name__
             cure = f"y, cache = {what}(...); {what}_backward(dy, cache)"
             raise ValueError(f"{name} must be what {what} returned second: {cure}")
@@ -286,12 +312,14 @@ def bind(layouts, ready, like):
             other = like if layout == "y" else ready[layout]
             check_shape(name, x, other.shape, f"that is the shape of {layout}")
         elif sizes.keys() >= set(letters):  # a parameter, along axes of another array
-            size, owner, axis = sizes[layout]
-            if x.shape != (size,):
-                because = f"{owner} has {size} {NOUNS[layout]} in axis {axis}"
-                check_shape(name, x, (size,), because)
-            shape = [1] * ready[owner].ndim
-            shape[axis] = size
+            owner = sizes[letters[0]][1]
+            shape, expected = [1] * ready[owner].ndim, []
+            for letter in letters:
+                size, _, axis = sizes[letter]
+                shape[axis] = size
+                expected.append(size)
+            if [*x.shape] != expected:
+                raise_misfit(name, x, letters, sizes)
             ready[name] = x.reshape(shape)
         else:
             dots = letters.index("...") if "..." in letters else len(letters)
@@ -300,8 +328,21 @@ def bind(layouts, ready, like):
                 raise ValueError(misfit(name, x, letters))
             for k, letter in enumerate(letters):
                 axis = k if k < dots else k - len(letters)
+                if k != dots and letter in sizes and x.shape[axis] != sizes[letter][0]:
+                    raise_misfit(name, x, [letter], sizes, axis)
                 if k != dots:
                     sizes.setdefault(letter, (x.shape[axis], name, axis))
+
+
+def raise_misfit(name, x, letters, sizes, at=None):
+    """Say which size a letter has, and since which array."""
+    size, owner, axis = sizes[letters[0]]
+    because = f"{owner} has {size} {NOUNS.get(letters[0], letters[0])} in axis {axis}"
+    expected = [sizes[letter][0] for letter in letters]
+    if at is not None:
+        expected = [*x.shape]
+        expected[at] = size
+    check_shape(name, x, expected, because)
 
 
 def check_layout(name, x, layout):
@@ -352,10 +393,21 @@ def release(result, formula, like, ready):
         parts[-1] = formula.keeps(*cache)
     for k, part in enumerate(parts):
         if hasattr(part, "dtype") and part.dtype != like.dtype:
-            parts[k] = part.astype(like.dtype) if usual else narrow(part, like)
-    if formula.__name__ in TROUBLE:
-        check_kept(formula.__name__, abs(parts[0]), ready)
+            part = part.astype(like.dtype) if usual else narrow(part, like)
+            parts[k] = part
+        statistic = hasattr(part, "dtype") and part.shape != like.shape
+        if statistic and not (
+            usual and np.logical_and.reduce(np.isfinite(part), axis=None)
+        ):
+            check_result(formula.__name__, part)
     return tuple(parts) if isinstance(result, tuple) else parts[0]
+
+
+def check_result(name, part):
+    """Raise a ValueError with a cure for a statistic that its dtype cannot hold."""
+    if fails(abs(part) < float("inf")):
+        cure = "convert x to a wider dtype, or scale x down"
+        raise ValueError(f"{name} of x overflows {part.dtype}; {cure}")
 
 
 # What a formula must keep positive and finite: what it is, and why it would be 0.
@@ -363,7 +415,6 @@ TROUBLE = {
     "std": ("variance", "a feature does not vary and eps is {eps}, so 0/0"),
     "rms": ("mean square", "an example of x is zero and eps is {eps}, so 0/0"),
     "energy": ("energy", "k + alpha * energy is zero somewhere"),
-    "covariance": ("covariance", ""),
 }
 
 
@@ -373,7 +424,7 @@ def check_kept(name, x, ready):
     if fails(x < float("inf")):
         cure = "convert x to a wider dtype, or scale x down"
         raise ValueError(f"the {what} of x overflows {x.dtype}; {cure}")
-    if zero and fails(x > 0):
+    if fails(x > 0):
         cure = (
             "pass a positive k"
             if name == "energy"
@@ -425,6 +476,4 @@ def documented(formula):
             lines.append(f"    {MEANINGS[name]}")
     lines += ["", "Raises", "------", "TypeError, ValueError"]
     lines.append("    naming the argument, what came, what was expected, and the cure")
-    import inspect
-
     return inspect.cleandoc(formula.__doc__) + "\n" + "\n".join(lines)

@@ -24,6 +24,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from bnlib import figures
+from bnlib._declare import guarded, takes
 
 figures.style()
 
@@ -49,21 +50,23 @@ assert abs(spread - 2).max() < 0.6
 # ```
 #
 # Tag the next cell `export:_your_subject` when it is to become `bnlib/_your_subject.py`.
+# The line above the formula says what may come in: {doc}`A0_declaration`.
 
 
 # %%
+@takes(x="N C")
 def centred(x):
     """Return x with mean zero in every column.
 
-        y = x - mean(x)
+    y = x - mean(x)
 
-    x : numpy array or torch tensor (N, C), floating-point. Returns the same shape.
     Source: where it was first written down.
     """
     return x - x.mean(axis=0, keepdims=True)
 
 
 # %%
+centred = guarded(centred)
 y = centred(x)
 print(y.shape, y.mean(axis=0).round(12) + 0.0)
 

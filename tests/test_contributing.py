@@ -117,7 +117,9 @@ def test_what_is_generated_is_marked_so():
     results = {f for f in files.splitlines() if re.search(r"/results/.*\.json$", f)}
     workbooks = {f"workbooks/{name}.ipynb" for name in exercises.WORKBOOKS}
     locks = {"tools/frontend/package-lock.json", "requirements-lock.txt"}
-    assert marked == {*export.collect()} | workbooks | results | locks
+    made = {"tests/mistakes.txt"}
+    stubs = {f for f in files.splitlines() if f.endswith(".pyi")}
+    assert marked == {*export.collect()} | stubs | workbooks | results | locks | made
 
 
 @pytest.mark.parametrize(

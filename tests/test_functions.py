@@ -21,6 +21,7 @@ from hypothesis.extra.numpy import arrays
 
 import bnlib
 from bnlib import dmax_schedule, gradcheck, relative_error, rmax_schedule
+from bnlib._declare import guarded, takes
 
 
 def running_of(x):
@@ -1055,6 +1056,88 @@ BAD = {
         "module must be a torch.nn.Module, got ufunc",
     ),
 }
+
+
+MORE_BAD = {
+    "no cache": (lambda: bnlib.batch_norm_backward(X, None), ValueError, "cache must"),
+    "a cache by hand": (
+        lambda: bnlib.batch_norm_backward(X, (X, GAMMA, GAMMA)),
+        ValueError,
+        "cache must be what batch_norm returned second",
+    ),
+    "no axes": (lambda: bnlib.layer_norm(X, axes=None), TypeError, "got None; try"),
+    "no groups": (
+        lambda: bnlib.group_norm(X, num_groups=None),
+        TypeError,
+        "num_groups must be an integer, got None",
+    ),
+    "no eps": (lambda: bnlib.rms_norm(X, eps=None), ValueError, "eps must .* got None"),
+    "a variance that half precision cannot hold": (
+        lambda: bnlib.moments(np.array([[1000], [-1000]], np.float16)),
+        ValueError,
+        "moments of x overflows float16; convert x",
+    ),
+    "the same in torch": (
+        lambda: bnlib.moments(torch.tensor([[1000], [-1000]], dtype=torch.float16)),
+        ValueError,
+        "moments of x overflows torch.float16",
+    ),
+    "running statistics that cannot hold it": (
+        lambda: bnlib.update_running(*np.ones((2, 1), np.float16), HALF),
+        ValueError,
+        "update_running of x overflows float16",
+    ),
+}
+HALF = np.array([[1000], [-1000]], np.float16)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's own, before our error
+@pytest.mark.parametrize("case", MORE_BAD)
+def test_what_comes_out_and_none(case):
+    call, kind, message = MORE_BAD[case]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def declared(**layouts):
+    def formula(x, w=None, m=None, v=None):
+        return x, w, m, v
+
+    return guarded(takes(**layouts)(formula))
+
+
+def test_letters_agree_and_lay_parameters_along_their_axes():
+    call = declared(x="N C ...", w="D C", m="N C", v="C?")
+    x = np.ones((4, 3, 2))
+    _, w, m, v = call(x, np.ones((5, 3)), x[..., 0], np.ones(3))
+    assert (w.shape, m.shape, v.shape) == ((5, 3), (4, 3, 1), (1, 3, 1))
+    with pytest.raises(ValueError, match=r"w must have shape \(5, 3\) because x has 3"):
+        call(x, np.ones((5, 4)), x[..., 0])
+    with pytest.raises(ValueError, match=r"m must have shape \(4, 3\) because x has 4"):
+        call(x, np.ones((5, 3)), x[:2, :, 0])
+    with pytest.raises(ValueError, match=r"v must have shape \(3,\) because x has 3"):
+        call(x, np.ones((5, 3)), x[..., 0], np.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("layouts", "message"),
+    [
+        ({"gama": "C"}, "formula has no argument gama"),
+        *(({"x": bad}, "is no layout") for bad in ("C>=0", "C >= 1", "N,C", "NC", "")),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant_is_refused(layouts, message):
+    with pytest.raises(TypeError, match=message):
+        declared(**layouts)
+
+
+def test_a_face_of_a_face_is_the_same_and_caches_are_pickled():
+    again = guarded(bnlib.batch_norm)
+    assert again.__doc__ == bnlib.batch_norm.__doc__
+    _, cache = again(X, GAMMA)
+    back = pickle.loads(pickle.dumps(cache))
+    dx = bnlib.batch_norm_backward(X, back)[0]
+    np.testing.assert_array_equal(dx, bnlib.batch_norm_backward(X, cache)[0])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
