@@ -63,7 +63,7 @@ def which_groups(name, groups, given):
 
 
 @takes(
-    "xhat std gamma axes",
+    "x mean std gamma axes",
     x="... D",
     axes=which_axes,
     gamma="axes?",
@@ -80,7 +80,7 @@ def layer_norm(x, gamma=None, beta=None, *, axes=(-1,), eps=1e-5):
     mean, var = moments(x, axes)
     std = (var + eps) ** 0.5
     xhat = (x - mean) / std
-    return affine(xhat, gamma, beta), (xhat, std, gamma, axes)
+    return affine(xhat, gamma, beta), (x, mean, std, gamma, axes)
 
 
 def other_axes(x, axes):
@@ -97,13 +97,14 @@ def layer_norm_backward(dy, cache):
 
     Source: chapter 4, equation 3 of Ba, Kiros & Hinton 2016 differentiated.
     """
-    xhat, std, gamma, axes = cache
+    x, mean, std, gamma, axes = cache
+    xhat = (x - mean) / std
     dx = normalize_backward(affine(dy, gamma), xhat, std, axes)
     return dx, *affine_backward(dy, xhat, other_axes(xhat, axes))
 
 
 @takes(
-    "xhat rms gamma axes",
+    "x rms gamma axes",
     x="... D",
     axes=which_axes,
     gamma="axes?",
@@ -117,8 +118,7 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
     Source: Zhang & Sennrich 2019, equation 4; eps inside the root as in PyTorch.
     """
     rms = ((x**2).mean(axis=axes, keepdims=True) + eps) ** 0.5
-    xhat = x / rms
-    return affine(xhat, gamma), (xhat, rms, gamma, axes)
+    return affine(x / rms, gamma), (x, rms, gamma, axes)
 
 
 @takes(cache=cache_of(rms_norm), dy="y")
@@ -130,8 +130,8 @@ def rms_norm_backward(dy, cache):
 
     Source: Zhang & Sennrich 2019, equation 4, differentiated in chapter 14.
     """
-    xhat, rms, gamma, axes = cache
-    g = affine(dy, gamma)
+    x, rms, gamma, axes = cache
+    xhat, g = x / rms, affine(dy, gamma)
     dx = (g - xhat * (g * xhat).mean(axis=axes, keepdims=True)) / rms
     dgamma, _ = affine_backward(dy, xhat, other_axes(xhat, axes))
     return dx, dgamma
@@ -143,7 +143,7 @@ def into_groups(x, num_groups):
 
 
 @takes(
-    "xhat std gamma",
+    "x mean std gamma",
     x="N C ...",
     num_groups=which_groups,
     gamma="C?",
@@ -162,7 +162,7 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
     mean, var = moments(grouped, tuple(range(2, grouped.ndim)))
     std = (var + eps) ** 0.5
     xhat = ((grouped - mean) / std).reshape(x.shape)
-    return affine(xhat, gamma, beta), (xhat, std, gamma)
+    return affine(xhat, gamma, beta), (x, mean, std, gamma)
 
 
 @takes(cache=cache_of(group_norm), dy="y")
@@ -174,14 +174,16 @@ def group_norm_backward(dy, cache):
 
     Source: chapter 4; Wu & He 2018, equation 7, differentiated.
     """
-    xhat, std, gamma = cache
-    g, grouped = (into_groups(a, std.shape[1]) for a in (affine(dy, gamma), xhat))
-    dx = normalize_backward(g, grouped, std, tuple(range(2, std.ndim)))
-    return dx.reshape(dy.shape), *affine_backward(dy, xhat, batch_axes(xhat))
+    x, mean, std, gamma = cache
+    g, grouped = (into_groups(a, std.shape[1]) for a in (affine(dy, gamma), x))
+    xhat = (grouped - mean) / std
+    dx = normalize_backward(g, xhat, std, tuple(range(2, std.ndim)))
+    xhat, axes = xhat.reshape(x.shape), batch_axes(x)
+    return dx.reshape(x.shape), *affine_backward(dy, xhat, axes)
 
 
 @takes(
-    "xhat std gamma", x="N C L ...", gamma="C?", beta="C?", eps=Number(0, usual=1e-5)
+    "x mean std gamma", x="N C L ...", gamma="C?", beta="C?", eps=Number(0, usual=1e-5)
 )
 def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
     """Normalize every channel of every example over its positions, scale and shift.
@@ -193,7 +195,7 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
     mean, var = moments(x, tuple(range(2, x.ndim)))
     std = (var + eps) ** 0.5
     xhat = (x - mean) / std
-    return affine(xhat, gamma, beta), (xhat, std, gamma)
+    return affine(xhat, gamma, beta), (x, mean, std, gamma)
 
 
 @takes(cache=cache_of(instance_norm), dy="y")
@@ -205,6 +207,7 @@ def instance_norm_backward(dy, cache):
 
     Source: chapter 4; Ulyanov, Vedaldi & Lempitsky 2016, equation 2, differentiated.
     """
-    xhat, std, gamma = cache
+    x, mean, std, gamma = cache
+    xhat = (x - mean) / std
     dx = normalize_backward(affine(dy, gamma), xhat, std, tuple(range(2, xhat.ndim)))
     return dx, *affine_backward(dy, xhat, batch_axes(xhat))

@@ -68,7 +68,10 @@ def guarded(formula):
         if twice or len(args) > len(names) or not needed <= given.keys() <= known:
             return formula(*args, **options)  # Python says what is wrong with it
         ready, like = admit(formula.declared, {**defaults, **given})
-        return release(formula(**ready), formula, like, ready)
+        if ready.get("eps", 1):
+            return release(formula(**ready), formula, like, ready)
+        with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 will be named
+            return release(formula(**ready), formula, like, ready)
 
     face.__doc__ = documented(formula)
     return face
@@ -138,8 +141,7 @@ def is_known(x):
         return False
     if not hasattr(x, "is_meta"):
         return True
-    import torch
-
+    torch = sys.modules["torch"]
     levels, vmap = torch._C._functorch, torch._C._functorch.TransformType.Vmap
     return not (
         x.is_meta
@@ -158,9 +160,7 @@ def fails(condition):
 def library(x):
     """Return the module whose functions take x: numpy, torch, or another like numpy."""
     if hasattr(x, "is_meta"):
-        import torch
-
-        return torch
+        return sys.modules["torch"]
     if isinstance(x, np.ndarray | np.generic):
         return np
     if hasattr(x, "__array_namespace__"):
@@ -395,7 +395,9 @@ def release(result, formula, like, ready):
         if hasattr(part, "dtype") and part.dtype != like.dtype:
             part = part.astype(like.dtype) if usual else narrow(part, like)
             parts[k] = part
-        statistic = hasattr(part, "dtype") and part.shape != like.shape
+        # A gradient may overflow: who scales a loss looks for that.
+        forward = "dy" not in formula.declared and "dxhat" not in formula.declared
+        statistic = forward and hasattr(part, "dtype") and part.shape != like.shape
         if statistic and not (
             usual and np.logical_and.reduce(np.isfinite(part), axis=None)
         ):

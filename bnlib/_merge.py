@@ -63,6 +63,7 @@ def check_parts(counts, means, variances):
     check_counts(counts)
     for name, part in (("means", means), ("variances", variances)):
         fits = hasattr(part, "shape") and part.shape[:1] == counts.shape
+        fits = fits and library(part) is library(counts)
         check_floats(name, filled(part, counts) if fits else part)
         expected = (len(counts), *part.shape[1:])
         check_shape(name, part, expected, f"there are {len(counts)} counts")

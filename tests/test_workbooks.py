@@ -81,7 +81,7 @@ def test_the_first_cell_of_every_notebook_installs_bnlib(path):
 
 
 def test_what_a_chapter_reads_is_known():
-    named = r'"(?:[\w./]*\.(?:json|toml|csv|md)|\.\./?[\w./]*|experiments)"'
+    named = r'"(?:[\w./]*\.(?:json|toml|csv|md)|\.\.(?:/[\w./]*)?|experiments)"'
     found = {p.stem for p in CHAPTERS if re.search(named, "\n".join(cells(p)))}
     told = {p.stem for p in CHAPTERS if exercises.reads(nbformat.read(p, as_version=4))}
     assert found == told and "09_mnist" in told and "04_backward" not in told

@@ -156,7 +156,7 @@ def is_plain(layer):
 
     Elsewhere subclasses add an activation, say, which has to be left in its place.
     """
-    home = type(layer).__module__.startswith(("torch.nn.modules.", "bnlib.nn."))
+    home = type(layer).__module__.startswith(("torch.nn.modules.", "bnlib.nn"))
     return home and "forward" not in vars(layer)
 
 
