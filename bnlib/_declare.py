@@ -266,7 +266,7 @@ def whole(low, high=float("inf"), *, usual):
 
 
 def cache_of(forward):
-    """Declare what a forward pass has kept: its second result, or a tuple like it."""
+    """Declare what a forward pass has kept: its second result, known by its name."""
 
     def look(name, value, _):
         kind = forward.keeps
