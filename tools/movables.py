@@ -10,9 +10,9 @@ import json
 import re
 from html import escape
 
+import drawings
+
 STORED = "text/vnd.bnlib.movable"
-SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
-BROAD = 1.8  # width over height from which a phone would make the lettering too small
 NEGATIVE = re.compile(r"^-(?=\d)")
 
 
@@ -32,7 +32,7 @@ def slider(name, label, shows, start, said):
 
 def figure(stored, name):
     """The HTML of a stored figure. name : the beginning of its sliders' identifiers."""
-    words, rows, *parts = stored.split("\n")
+    words, rows, *parts = drawings.dress(stored).split("\n")
     words, rows = json.loads(words), json.loads(rows)
     start = 0
     for each in words["sliders"]:
@@ -44,14 +44,12 @@ def figure(stored, name):
         for number, each in enumerate(words["sliders"])
     )
     first = "".join(parts[number] for number in rows[start])
-    wide, high = map(float, SIZE.search(first).groups())
-    broad = " bn-broad" if wide > BROAD * high else ""
     data = {"said": words["said"], "rows": rows, "parts": parts}
     data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     data = data.replace("</", r"<\/")  # or the script would end there
     return (
         f'<div class="bn-movable"><div class="bn-sliders">{sliders}</div>'
-        f'<div class="bn-stage{broad}">'
+        '<div class="bn-stage bn-drawing">'
         f'<div role="img" aria-label="{said}">{first}</div></div>'
         f'<script type="application/json">{data}</script></div>'
     )

@@ -105,14 +105,12 @@
 })();
 
 // Boxes that scroll sideways say so: the edge behind which there is more fades
-// (bnlib.css), and they are reached by keyboard. Figures wider than a phone get such a box.
+// (bnlib.css), and they are reached by keyboard.
 (() => {
   "use strict";
 
   const BOXES =
-    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-wide, .bn-stage, .bn-map)";
-  const WIDE = 2.3; // width over height: panels side by side
-  const [DRAWN, READ] = [130, 60]; // pixels of an inch: of a stored figure, of one on a phone
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-drawing, .bn-map)";
 
   function mark(box) {
     const rest = box.scrollWidth - box.clientWidth;
@@ -124,19 +122,7 @@
     box.tabIndex = 0;
   }
 
-  function wrap(image) {
-    const box = document.createElement("div");
-    box.className = "bn-wide";
-    // Below this width lettering of 10 points is too small to read.
-    const panels = image.naturalWidth > WIDE * image.naturalHeight;
-    const least = Math.max((image.naturalWidth / DRAWN) * READ, panels ? 620 : 0);
-    box.style.setProperty("--bn-legible", `${least}px`);
-    image.replaceWith(box);
-    box.append(image);
-  }
-
   addEventListener("load", async () => {
-    document.querySelectorAll(".bd-article figure > img").forEach(wrap);
     await window.MathJax?.startup?.promise;
     const boxes = [...document.querySelectorAll(BOXES)];
     const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
@@ -295,61 +281,74 @@
   addEventListener("scroll", (event) => box && !box.contains(event.target) && hide(), true);
 })();
 
-// Tables of claims, those whose last column is called "verdict". A cell knows its column, for
-// phones (bnlib.css). Where a page has several they are the claims ledger (chapter 11): above
-// the first, one button per verdict. Without this, all rows are shown.
+// Tables of claims (book_extension.py). A cell knows its column, for phones (bnlib.css). Above
+// the claims ledger (chapter 11), one button per verdict; #verdict=false presses it. Without
+// this, all rows are shown.
 (() => {
   "use strict";
 
-  function verdict(row) {
-    return row.cells[row.cells.length - 1].textContent.replace(/\(.*/s, "").trim();
+  const chip = (row) => row.querySelector(".bn-verdict");
+  const verdict = (row) => chip(row)?.dataset.verdict;
+
+  function nameColumns(table) {
+    const names = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
+    for (const { cells } of table.tBodies[0].rows)
+      [...cells].slice(1).forEach((cell, n) => {
+        const name = names[n + 1];
+        cell.dataset.head = /measured|verdict/.test(name) ? "" : `${name}: `;
+      });
   }
 
   addEventListener("DOMContentLoaded", () => {
-    const tables = [...document.querySelectorAll(".bd-article table")].filter((table) => {
-      const heads = table.tHead?.rows[0]?.cells ?? [];
-      return heads[heads.length - 1]?.textContent.trim() === "verdict";
-    });
-    for (const table of tables) {
-      table.classList.add("bn-claims");
-      const names = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
-      for (const { cells } of table.tBodies[0].rows)
-        [...cells].slice(1).forEach((cell, n) => {
-          const name = names[n + 1];
-          cell.dataset.head = name.includes("measured") ? "" : `${name}: `;
-        });
-    }
-    if (tables.length < 2) return;
-    tables.forEach((table) => table.classList.add("bn-ledger"));
+    document.querySelectorAll(".bn-claims").forEach(nameColumns);
+    const tables = [...document.querySelectorAll(".bn-ledger")];
+    if (!tables.length) return;
     const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
-    const kinds = [...new Set(rows.map(verdict))];
 
     const group = document.createElement("fieldset");
     group.className = "bn-verdicts";
-    group.append(document.createElement("legend"));
-    group.firstChild.textContent = "Show the claims that are";
+    group.innerHTML = "<legend>Show the claims that are</legend>";
     const status = document.createElement("output");
 
     function choose(kind) {
       const shown = rows.filter((row) => !kind || verdict(row) === kind);
       rows.forEach((row) => (row.hidden = !shown.includes(row)));
       status.textContent = `${shown.length} of ${rows.length} claims`;
+      for (const table of tables)
+        table.closest("section").hidden = ![...table.tBodies[0].rows].some((row) => !row.hidden);
     }
 
-    for (const kind of ["", ...kinds]) {
+    function offer(kind, face, count) {
       const label = document.createElement("label");
       const radio = Object.assign(document.createElement("input"), {
         type: "radio",
         name: "bn-verdict",
+        value: kind,
         checked: !kind,
       });
       radio.addEventListener("change", () => choose(kind));
-      label.append(radio, ` ${kind || "of any verdict"}`);
+      label.append(radio, face, ` ${count}`);
       group.append(label);
     }
+
+    function follow() {
+      const [, kind] = location.hash.match(/^#verdict=(\w+)$/) ?? [];
+      const radio = group.querySelector(`[value="${kind}"]`);
+      if (!radio) return;
+      radio.checked = true;
+      choose(kind);
+      group.scrollIntoView();
+    }
+
+    offer("", "of any verdict", rows.length);
+    for (const kind of new Set(rows.map(verdict))) {
+      const those = rows.filter((row) => verdict(row) === kind);
+      offer(kind, chip(those[0]).cloneNode(true), those.length);
+    }
     group.append(status);
-    const section = tables[0].closest("section");
-    section.before(group);
+    tables[0].closest("section").before(group);
     choose("");
+    follow();
+    addEventListener("hashchange", follow);
   });
 })();
