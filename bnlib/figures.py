@@ -205,9 +205,10 @@ _STORED = "text/vnd.bnlib.movable"
 class _Movable(widgets.VBox):
     """Sliders above a frame; stored, it is words, parts and the first frame."""
 
-    def __init__(self, sliders, frames, said):
+    def __init__(self, sliders, frames, said, live):
         stage = widgets.HTML()
         self.frames, self.said = frames, said
+        self.live = {"live": live} if live else {}
         super().__init__([*sliders, stage])
 
         def show(change=None):
@@ -227,6 +228,7 @@ class _Movable(widgets.VBox):
 
     def _repr_mimebundle_(self, **choice):
         words = {"sliders": [_words(s) for s in self.children[:-1]], "said": self.said}
+        words |= self.live
         parts, rows = _in_parts(self.frames)
         lines = json.dumps(words, ensure_ascii=False), json.dumps(rows), *parts
         stored = {_STORED: "\n".join(lines), "image/svg+xml": self.first}
@@ -251,7 +253,7 @@ def _slider(label, positions, show, start):
     )
 
 
-def movable(draw, values, *, label="", describe, show=str, start=0):
+def movable(draw, values, *, label="", describe, show=str, start=0, live=None):
     """Return a figure with a slider, one pre-drawn frame per value.
 
     For several sliders, `values` is a dict label -> positions; draw and describe then
@@ -274,6 +276,9 @@ def movable(draw, values, *, label="", describe, show=str, start=0):
         Of a value; returns the text beside the slider.
     start : int or tuple of int
         Index of the frame shown first.
+    live : dict
+        Kind, batch and range of a figure that the site computes in place of the
+        frames, and whose examples can be dragged.
 
     Returns
     -------
@@ -294,4 +299,4 @@ def movable(draw, values, *, label="", describe, show=str, start=0):
     salt = str([slider.options for slider in sliders])
     chosen = list(itertools.product(*positions.values()))
     frames = [to_svg(draw(*values), salt) for values in chosen]
-    return _Movable(sliders, frames, [describe(*values) for values in chosen])
+    return _Movable(sliders, frames, [describe(*values) for values in chosen], live)

@@ -18,4 +18,5 @@ def movable(
     describe: Callable,
     show: Callable = ...,
     start: int | tuple[int, ...] = ...,
+    live: dict = ...,
 ) -> Any: ...

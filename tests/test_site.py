@@ -273,11 +273,10 @@ PHONE_LOOK = """async () => {
     rows: all('.pst-scrollable-table-container')
       .filter(e => e.scrollWidth > e.clientWidth)
       .flatMap(e => all('tr', e)).filter(e => size(e).height > 160).map(name),
-    // Of letters of 10 points 8 pixels are left; of panels side by side more.
-    tiny: all('.bd-article figure img')
-      .filter(e => size(e).width < e.naturalWidth / 130 * 59 ||
-        e.naturalWidth > 2.3 * e.naturalHeight && size(e).width < 600)
-      .map(e => e.alt),
+    // Letters of 10 points have 10 pixels.
+    tiny: all('.bn-drawing svg')
+      .filter(e => size(e).width < 0.99 * e.viewBox.baseVal.width)
+      .map(e => e.parentElement.ariaLabel),
   };
 }"""
 ERRORS_CUT = """() => [...document.querySelectorAll('.traceback pre')]
@@ -303,18 +302,16 @@ DARK = """() => {
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   };
   const texts = '.bd-article p, figcaption, .bn-sliders *, td, pre';
-  const figures = '.cell_output img, .cell_output svg';
+  const papers = '.bn-drawing svg > path:first-of-type';
   return {
     theme: document.documentElement.dataset.theme,
     faint: [...document.querySelectorAll(texts)]
       .filter(e => e.getClientRects().length && e.textContent.trim())
       .filter(e => contrast(e) < 4.5)
       .map(e => `${contrast(e).toFixed(1)}: ${e.textContent.trim().slice(0, 40)}`),
-    glaring: [...document.querySelectorAll(figures)]
-      .filter(e => !e.closest('.keep-colours, .copybtn'))
-      .filter(e => { const s = getComputedStyle(e);
-        return !/invert/.test(s.filter) || (rgb(s.backgroundColor)[3] ?? 1) > 0; })
-      .map(e => e.outerHTML.slice(0, 80)),
+    glaring: [...document.querySelectorAll(papers)]
+      .filter(e => light(rgb(getComputedStyle(e).fill)) > 0.05)
+      .map(e => e.closest('[role=img]').ariaLabel),
   };
 }"""
 

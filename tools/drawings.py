@@ -18,7 +18,8 @@ NAMES = {
     "#56b4e9": "--fig-sky",
     "#000000": "--bn-ink",
     "#ffffff": "--bn-bg",
-    "#b3b3b3": "--bn-edge",
+    "#777777": "--bn-muted",
+    "#b2b2b2": "--bn-edge",
     "#e0e0e0": "--bn-line",
 }
 COLOUR = re.compile(r"\b(fill|stroke):(#[0-9a-f]{6})\b")
