@@ -354,9 +354,13 @@ def judged_tables(doctree):
 def mark_verdicts(app, doctree, docname):
     """Write chips in place of verdicts; the ledger's claims get an address each.
 
-    A page with several such tables is the ledger.
+    A page with several such tables is the ledger; `#verdict=false` chooses of it.
     """
     tables = list(judged_tables(doctree))
+    if len(tables) > 1:
+        places = "".join(f'<span id="verdict={v}"></span>' for v in VERDICTS.values())
+        section = tables[0][0].parent
+        section.insert(1, nodes.raw("", places, format="html"))
     for table, body in tables:
         table["classes"] += ["bn-claims", "bn-ledger"][: min(len(tables), 2)]
         for row in body:
