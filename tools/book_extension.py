@@ -6,6 +6,11 @@
 - The message of an error is set as words.
 - Descriptions, card, sitemap, robots and 404 are those of tools/publishing.py.
 - What the theme writes that a screen reader stumbles over is mended in each page.
+- An exercise is one card: its cell, its hints and its solution stand in it, these two
+  folded by the browser itself.
+- Chapter 0 and the appendices have numbers, and their figures too.
+- Greek letters in prose are set as in formulas, and ε has one shape in both.
+- Verdicts of claims have a colour and a pattern; every claim of the ledger an address.
 - Figures with a slider become plain HTML, which needs no script to be seen
   (tools/movables.py).
 - The reference is written from the docstrings (tools/reference.py), the table of
@@ -27,6 +32,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import drawings
 import landing
 import movables
 import opening
@@ -36,7 +42,9 @@ import python_in_page
 import reference
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.environment.collectors.toctree import TocTreeCollector
 from sphinx.util import logging
+from sphinx_exercise.nodes import is_exercise_node
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ROOT / "_build" / "extra"
@@ -66,8 +74,11 @@ MENDS = [
         r"[.,;:!?)\]’”]+)",
         r'<span class="bn-together">\1</span>',
     ),
-    # The space before a link is not part of it, or it is underlined.
-    (r'(Solution to)(<a class="reference internal" href="[^"]*">) ', r"\1 \2"),
+    # A chapter's number stands in a column of its own.
+    (
+        r'(<li class="toctree-l1[^"]*"><a class="[^"]*" href="[^"]*">)(A?\d+) ',
+        r'\1<span class="section-number">\2</span> ',
+    ),
     # What is behind the fold of a cell tagged `ledger`.
     (
         r'(<div class="cell [^"]*tag_ledger[^>]*>\s*<details[^>]*>\s*<summary>'
@@ -92,6 +103,11 @@ def serve_vendored(app, config):
     config.mathjax_path = MATHJAX
 
 
+def unify_epsilon(app, config):
+    r"""Formulas show \epsilon as the ε of the text."""
+    config.mathjax3_config = {"tex": {"macros": {"epsilon": r"\varepsilon"}}}
+
+
 def fill_version(app, config):
     """Write the package's version where the footer says {version}."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -108,6 +124,61 @@ def set_messages(app, doctree, docname):
         if "traceback" in block["classes"]:
             block["language"] = "text"
             block["classes"].append("bn-message")
+
+
+class Fold(nodes.Element):
+    """What the browser shows when its title is pressed, script or none."""
+
+
+def visit_fold(self, node):
+    of = {"data-of": node["of"]} if node["of"] else {}
+    self.body.append(self.starttag(node, "details", **of))
+    self.body.append(f"<summary>{node['title']}</summary>")
+
+
+def depart_fold(self, node):
+    self.body.append("</details>")
+
+
+def fold_answer(node):
+    """A hint or a solution as a fold; a solution says which exercise it is of."""
+    title, *content = node.children
+    link = next(iter(title.findall(nodes.reference)), None)
+    return Fold(
+        "",
+        *content,
+        ids=node["ids"],
+        classes=[name for name in node["classes"] if name != "dropdown"],
+        title="Solution" if link else title.astext(),
+        of=link["refuri"].rpartition("#")[2] if link else "",
+    )
+
+
+def unwrap_name(title):
+    """An exercise's name stands beside its number: it needs no parentheses."""
+    for text in (title[0], title[-1]) if len(title) > 2 else ():
+        if text.astext() in (" (", ")"):
+            title.replace(text, nodes.Text(""))
+
+
+def make_exercise_cards(app, doctree, docname):
+    """Move into an exercise what belongs to it: its cell, its hints, its solution."""
+    for exercise in list(doctree.findall(is_exercise_node)):
+        answers = nodes.container(classes=["bn-hints"])
+        siblings = exercise.parent.children
+        unwrap_name(exercise[0])
+        for node in siblings[siblings.index(exercise) + 1 :]:
+            classes = node.get("classes", []) if isinstance(node, nodes.Element) else []
+            if "dropdown" in classes:
+                answers += fold_answer(node)
+            elif "tag_exercise" in classes and not answers.children:
+                exercise += node
+            elif not isinstance(node, nodes.target | nodes.comment):
+                break
+            if node in siblings:
+                siblings.remove(node)
+        if answers.children:
+            exercise += answers
 
 
 def mend_pages(app, exception):
@@ -141,6 +212,7 @@ def prepare_notebook(app, docname, source):
             cell["metadata"]["mystnb"] = {"code_prompt_show": told}
             tags.append("hide-input")
     movables.place(book)
+    drawings.place(book)
     source[0] = json.dumps(book)
 
 
@@ -210,21 +282,97 @@ TOGETHER = re.compile(
     r"|\([A-Z1](?:, (?:[A-Z1]|…|\.\.\.))+\)"
     r"|(?:(?<=\b[Cc]hapter)|(?<=\bAlgorithm)|(?<=\bFigure)|(?<=\bSection)) (?=\d)"
 )
-UNBROKEN = re.compile(r"(\d(?:\.\d+)?e-\d+|∂\w+/∂\w+)")
+UNBROKEN = re.compile(
+    r"(\d(?:\.\d+)?e-\d+|∂\w+/∂\w+|(?<![A-Za-zα-ω])[α-ω](?![A-Za-zα-ω]))"
+)
 PROSE = nodes.paragraph | nodes.caption | nodes.emphasis | nodes.strong
 
 
 def join_numbers(app, doctree):
-    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, 1e-7."""
+    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, 1e-7.
+
+    Greek letters, and ∂L/∂x, are marked as mathematics.
+    """
     for text in list(doctree.findall(nodes.Text)):
         if not isinstance(text.parent, PROSE):
             continue
         joined = TOGETHER.sub(lambda found: found[0].replace(" ", "\xa0"), text)
         parts = [nodes.Text(part) for part in UNBROKEN.split(joined)]
         for n in range(1, len(parts), 2):
-            parts[n] = nodes.inline(parts[n], parts[n], classes=["bn-together"])
+            name = "bn-together" if parts[n][0].isdigit() else "bn-symbol"
+            parts[n] = nodes.inline(parts[n], parts[n], classes=[name])
         if joined != text or len(parts) > 1:
             text.parent.replace(text, [p for p in parts if p.astext()])
+
+
+def headings(bullets, above=()):
+    """Every heading in a page's table of contents, with its number."""
+    for n, item in enumerate(bullets.children, 1):
+        yield item[0][0], (*above, n)
+        for inner in item.children[1:]:
+            yield from headings(inner, (*above, n))
+
+
+def number_pages(app, config):
+    """Give chapter 0 and the appendices the number that their file has.
+
+    Sphinx knows no chapter before 1, and counts figures through all pages without one.
+    """
+    count = TocTreeCollector.assign_figure_numbers
+
+    def assign_figure_numbers(collector, env):
+        for docname, toc in env.tocs.items():
+            if found := re.match(r"chapters/(A\d|0(?=0))", docname):
+                numbers = env.toc_secnumbers[docname] = {}
+                for heading, (_, *below) in headings(toc):
+                    heading["secnumber"] = number = (found[1], *below)
+                    numbers[heading["anchorname"]] = number
+        return count(collector, env)
+
+    TocTreeCollector.assign_figure_numbers = assign_figure_numbers
+
+
+VERDICTS = {
+    "reproduced": "reproduced",
+    "partly": "partly",
+    "not at this scale": "scale",
+    "false as stated": "false",
+    "disputed": "disputed",
+}
+LINK = '<a class="headerlink" href="#{}" title="Link to this claim">#</a>'
+CHIP = '<span class="bn-verdict" data-verdict="{}">{}</span>'
+
+
+def judged_tables(doctree):
+    """The tables whose last column is called "verdict"."""
+    for table in doctree.findall(nodes.table):
+        head, body = next(table.findall(nodes.thead)), next(table.findall(nodes.tbody))
+        if head[0][-1].astext() == "verdict":
+            yield table, body
+
+
+def mark_verdicts(app, doctree, docname):
+    """Write chips in place of verdicts; the ledger's claims get an address each.
+
+    A page with several such tables is the ledger; `#verdict=false` chooses of it.
+    """
+    tables = list(judged_tables(doctree))
+    if len(tables) > 1:
+        places = "".join(f'<span id="verdict={v}"></span>' for v in VERDICTS.values())
+        section = tables[0][0].parent
+        section.insert(1, nodes.raw("", places, format="html"))
+    for table, body in tables:
+        table["classes"] += ["bn-claims", "bn-ledger"][: min(len(tables), 2)]
+        for row in body:
+            text = next(row[-1].findall(nodes.Text))
+            word = next((v for v in VERDICTS if text.startswith(v)), None)
+            if word:
+                chip = nodes.raw("", CHIP.format(VERDICTS[word], word), format="html")
+                text.parent.replace(text, [chip, nodes.Text(text[len(word) :])])
+            if len(tables) > 1:
+                name = "claim-" + nodes.make_id(row[0].astext())[:48].rstrip("-")
+                row["ids"].append(name)
+                row[0][-1] += nodes.raw("", LINK.format(name), format="html")
 
 
 def silence_thebe(app, config):
@@ -238,7 +386,9 @@ def silence_thebe(app, config):
 def setup(app):
     app.connect("config-inited", serve_vendored, priority=200)
     app.connect("config-inited", fill_version)
+    app.connect("config-inited", unify_epsilon)
     app.connect("config-inited", silence_thebe)
+    app.connect("config-inited", number_pages, priority=900)
     app.connect("doctree-read", join_numbers)
     app.connect("source-read", prepare_notebook)
     app.connect("source-read", write_modules)
@@ -246,6 +396,9 @@ def setup(app):
     app.connect("source-read", write_landing)
     app.connect("doctree-read", link_terms)
     app.connect("doctree-resolved", set_messages)
+    app.connect("doctree-resolved", make_exercise_cards)
+    app.connect("doctree-resolved", mark_verdicts)
+    app.add_node(Fold, html=(visit_fold, depart_fold))
     app.connect("build-finished", mend_pages)
     publishing.setup(app)
     python_in_page.setup(app)
