@@ -68,6 +68,13 @@ def reading_minutes(name):
     return max(5, 5 * round(seconds / 300))
 
 
+def hours(minutes):
+    """A time as people say it: 25 min, 3 h 40 min."""
+    whole, rest = divmod(minutes, 60)
+    words = ([f"{whole} h"] if whole else []) + ([f"{rest} min"] if rest else [])
+    return " ".join(words).replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def with_times(text):
     """Numbers in the table of chapters, and one more column: the time to read."""
 
