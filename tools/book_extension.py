@@ -6,6 +6,9 @@
 - The message of an error is set as words.
 - Descriptions, card, sitemap, robots and 404 are those of tools/publishing.py.
 - What the theme writes that a screen reader stumbles over is mended in each page.
+- An exercise is one card: its cell, its hints and its solution stand in it, these two
+  folded by the browser itself.
+- Chapter 0 and the appendices have numbers, and their figures too.
 - Figures with a slider become plain HTML, which needs no script to be seen
   (tools/movables.py).
 - The reference is written from the docstrings (tools/reference.py), the table of
@@ -36,7 +39,9 @@ import python_in_page
 import reference
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.environment.collectors.toctree import TocTreeCollector
 from sphinx.util import logging
+from sphinx_exercise.nodes import is_exercise_node
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ROOT / "_build" / "extra"
@@ -66,8 +71,11 @@ MENDS = [
         r"[.,;:!?)\]’”]+)",
         r'<span class="bn-together">\1</span>',
     ),
-    # The space before a link is not part of it, or it is underlined.
-    (r'(Solution to)(<a class="reference internal" href="[^"]*">) ', r"\1 \2"),
+    # A chapter's number stands in a column of its own.
+    (
+        r'(<li class="toctree-l1[^"]*"><a class="[^"]*" href="[^"]*">)(A?\d+) ',
+        r'\1<span class="section-number">\2</span> ',
+    ),
     # What is behind the fold of a cell tagged `ledger`.
     (
         r'(<div class="cell [^"]*tag_ledger[^>]*>\s*<details[^>]*>\s*<summary>'
@@ -108,6 +116,53 @@ def set_messages(app, doctree, docname):
         if "traceback" in block["classes"]:
             block["language"] = "text"
             block["classes"].append("bn-message")
+
+
+class Fold(nodes.Element):
+    """What the browser shows when its title is pressed, script or none."""
+
+
+def visit_fold(self, node):
+    of = {"data-of": node["of"]} if node["of"] else {}
+    self.body.append(self.starttag(node, "details", **of))
+    self.body.append(f"<summary>{node['title']}</summary>")
+
+
+def depart_fold(self, node):
+    self.body.append("</details>")
+
+
+def fold_answer(node):
+    """A hint or a solution as a fold; a solution says which exercise it is of."""
+    title, *content = node.children
+    link = next(iter(title.findall(nodes.reference)), None)
+    return Fold(
+        "",
+        *content,
+        ids=node["ids"],
+        classes=[name for name in node["classes"] if name != "dropdown"],
+        title="Solution" if link else title.astext(),
+        of=link["refuri"].rpartition("#")[2] if link else "",
+    )
+
+
+def make_exercise_cards(app, doctree, docname):
+    """Move into an exercise what belongs to it: its cell, its hints, its solution."""
+    for exercise in list(doctree.findall(is_exercise_node)):
+        answers = nodes.container(classes=["bn-hints"])
+        siblings = exercise.parent.children
+        for node in siblings[siblings.index(exercise) + 1 :]:
+            classes = node.get("classes", []) if isinstance(node, nodes.Element) else []
+            if "dropdown" in classes:
+                answers += fold_answer(node)
+            elif "tag_exercise" in classes and not answers.children:
+                exercise += node
+            elif not isinstance(node, nodes.target | nodes.comment):
+                break
+            if node in siblings:
+                siblings.remove(node)
+        if answers.children:
+            exercise += answers
 
 
 def mend_pages(app, exception):
@@ -227,6 +282,33 @@ def join_numbers(app, doctree):
             text.parent.replace(text, [p for p in parts if p.astext()])
 
 
+def headings(bullets, above=()):
+    """Every heading in a page's table of contents, with its number."""
+    for n, item in enumerate(bullets.children, 1):
+        yield item[0][0], (*above, n)
+        for inner in item.children[1:]:
+            yield from headings(inner, (*above, n))
+
+
+def number_pages(app, config):
+    """Give chapter 0 and the appendices the number that their file has.
+
+    Sphinx knows no chapter before 1, and counts figures through all pages without one.
+    """
+    count = TocTreeCollector.assign_figure_numbers
+
+    def assign_figure_numbers(collector, env):
+        for docname, toc in env.tocs.items():
+            if found := re.match(r"chapters/(A\d|0(?=0))", docname):
+                numbers = env.toc_secnumbers[docname] = {}
+                for heading, (_, *below) in headings(toc):
+                    heading["secnumber"] = number = (found[1], *below)
+                    numbers[heading["anchorname"]] = number
+        return count(collector, env)
+
+    TocTreeCollector.assign_figure_numbers = assign_figure_numbers
+
+
 def silence_thebe(app, config):
     """Keep sphinx-thebe from adding its settings and its script to the pages."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -239,6 +321,7 @@ def setup(app):
     app.connect("config-inited", serve_vendored, priority=200)
     app.connect("config-inited", fill_version)
     app.connect("config-inited", silence_thebe)
+    app.connect("config-inited", number_pages, priority=900)
     app.connect("doctree-read", join_numbers)
     app.connect("source-read", prepare_notebook)
     app.connect("source-read", write_modules)
@@ -246,6 +329,8 @@ def setup(app):
     app.connect("source-read", write_landing)
     app.connect("doctree-read", link_terms)
     app.connect("doctree-resolved", set_messages)
+    app.connect("doctree-resolved", make_exercise_cards)
+    app.add_node(Fold, html=(visit_fold, depart_fold))
     app.connect("build-finished", mend_pages)
     publishing.setup(app)
     python_in_page.setup(app)

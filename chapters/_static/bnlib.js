@@ -1,15 +1,21 @@
-// Paper is white, whatever the screen is.
+// Paper is white, whatever the screen is, and folds nothing that was written to be read.
 (() => {
   "use strict";
 
   const page = document.documentElement.dataset;
   let onScreen = page.theme;
+  let folded = [];
 
   addEventListener("beforeprint", () => {
     onScreen = page.theme;
     page.theme = "light";
+    folded = [...document.querySelectorAll(".bn-hints > details:not([open])")];
+    folded.forEach((fold) => (fold.open = true));
   });
-  addEventListener("afterprint", () => (page.theme = onScreen));
+  addEventListener("afterprint", () => {
+    page.theme = onScreen;
+    folded.forEach((fold) => (fold.open = false));
+  });
 })();
 
 // Figures that move (tools/movables.py): the first frame stands in the page, the parts of all

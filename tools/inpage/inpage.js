@@ -207,12 +207,10 @@
       keep(name, { code: undefined, solved: false });
     });
     button(place.bar, "Solution", () => {
-      const all = [...document.querySelectorAll(".solution")];
-      const mine = all.find((s) => s.querySelector(`a[href="#check-${name}"]`));
-      const fold = /** @type {HTMLElement | undefined} */ (mine?.querySelector(".toggle-button"));
-      if (mine?.classList.contains("toggle-hidden")) fold?.click();
+      const mine = document.querySelector(`.solution[data-of="check-${name}"]`);
+      if (mine instanceof HTMLDetailsElement) mine.open = true;
       mine?.scrollIntoView({ block: "nearest" });
-      fold?.focus();
+      mine?.querySelector("summary")?.focus();
     });
     addStop(place.bar, first);
   }
