@@ -137,7 +137,10 @@ def gather(folder: Path):
 
 
 def state() -> str:
-    return fingerprint([*sources(), *(HERE / f for f in SCRIPTS), Path(__file__)])
+    scripts = [*(HERE / f for f in SCRIPTS), HERE / "editor.js", Path(__file__)]
+    return fingerprint(
+        [*sources(), *scripts, ROOT / "tools/frontend/package-lock.json"]
+    )
 
 
 def main(build: Path = ROOT / "_build", again: bool = False) -> int:

@@ -1,9 +1,10 @@
 """Which cells of a chapter a page can run: found by running them as the page does.
 
-In a folder that holds bnlib alone, with nothing to import but the standard library, numpy
-and bnlib, the cells run in their order, with the page's own tools/inpage/runner.py. A cell
-is offered to readers if all of it runs and shows what the chapter shows. What is found
-for a chapter is kept in _build/cells until it, bnlib or the runner changes.
+In a folder that holds bnlib alone, with nothing to import but the standard library,
+numpy and bnlib, the cells run in their order, with the page's own runner
+(tools/inpage/runner.py). A cell is offered to readers if all of it runs and shows what
+the chapter shows. What is found for a chapter is kept in _build/cells until that, bnlib
+or the runner changes.
 """
 
 import hashlib
@@ -44,7 +45,7 @@ def shown_cells(book):
 
 
 def needs(book):
-    """For each of `shown_cells`: what it needs that a page has not, "" where it runs."""
+    """For each of `shown_cells`: what it needs and a page has not, "" where it runs."""
     cells = [
         {
             "source": "".join(cell["source"]),
@@ -144,7 +145,7 @@ def read_inside(piece):
 
 def why(error, missing):
     """What a statement needs, by the error it ended with."""
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ImportError):
         return (error.name or ELSEWHERE).partition(".")[0]
     if isinstance(error, NameError):
         return missing.get(error.name, ELSEWHERE)

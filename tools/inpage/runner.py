@@ -84,7 +84,7 @@ def advice(error, namespace):
         return "A line that begins with % or ! is for a notebook: leave it out."
     if isinstance(error, OSError) and error.errno == errno.EIO:
         return "A page cannot ask for input. Write the value into the code."
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ImportError):
         return f"This page has {HAVE}. Run the notebook for anything else."
     said = traceback.format_exception_only(error)[0]
     too_big = "too big" in said or "Maximum allowed dim" in said
