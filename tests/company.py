@@ -73,6 +73,12 @@ ALL = TWINS | OWN
 BATCH_NORMS = "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"
 ONE_DERIVATIVE = "InPlaceABN", "DecorrelatedBatchNorm"  # is all that these promise
 
+every_layer = pytest.mark.parametrize("name", ALL)
+every_twin = pytest.mark.parametrize("name", TWINS)
+train_or_eval = pytest.mark.parametrize(
+    "training", [True, False], ids=["train", "eval"]
+)
+
 # kind of input: which of the shapes, how it lies in memory, which values.
 KINDS = {
     "small": (0, "dense", "near"),
