@@ -692,7 +692,7 @@ SPOILED = {
         ValueError,
         "must be finite, got NaN or infinity in .* find where they come from",
     ),
-    "infinity": (lambda a: a * np.inf, ValueError, "must be finite"),
+    "infinity": (lambda a: np.full_like(a, np.inf), ValueError, "must be finite"),
     # Of the second array and those behind it:
     "dtype": (
         lambda a: a.astype(np.float32),

@@ -708,9 +708,7 @@ LINES = {
 
 # The layers that are named, where not the norm of `mlp`.
 WHERE = {"lost-activation": {"1", "4"}, "shared-layer": {"norm"}}
-WHERE |= dict.fromkeys(
-    ("padding", "dead-channels", "useless-bias", "int8-range"), {"0"}
-)
+WHERE |= {c: {"0"} for c in ("padding", "dead-channels", "useless-bias", "int8-range")}
 
 
 class TestCures:
