@@ -131,9 +131,8 @@ class Fold(nodes.Element):
 
 
 def visit_fold(self, node):
-    of = {"data-of": node["of"]} if node["of"] else {}
-    self.body.append(self.starttag(node, "details", **of))
-    self.body.append(f"<summary>{node['title']}</summary>")
+    self.body.append(self.starttag(node, "details"))
+    self.body.append(f"<summary>{self.encode(node['title'])}</summary>")
 
 
 def depart_fold(self, node):
@@ -141,16 +140,15 @@ def depart_fold(self, node):
 
 
 def fold_answer(node):
-    """A hint or a solution as a fold; a solution says which exercise it is of."""
+    """A hint or a solution as a fold; it stands in its exercise, which has a name."""
     title, *content = node.children
-    link = next(iter(title.findall(nodes.reference)), None)
+    is_solution = "solution" in node["classes"]
     return Fold(
         "",
         *content,
         ids=node["ids"],
         classes=[name for name in node["classes"] if name != "dropdown"],
-        title="Solution" if link else title.astext(),
-        of=link["refuri"].rpartition("#")[2] if link else "",
+        title="Solution" if is_solution else title.astext(),
     )
 
 
@@ -173,10 +171,11 @@ def make_exercise_cards(app, doctree, docname):
                 answers += fold_answer(node)
             elif "tag_exercise" in classes and not answers.children:
                 exercise += node
-            elif not isinstance(node, nodes.target | nodes.comment):
+            elif isinstance(node, nodes.target | nodes.comment):
+                continue
+            else:
                 break
-            if node in siblings:
-                siblings.remove(node)
+            siblings.remove(node)
         if answers.children:
             exercise += answers
 

@@ -43,7 +43,7 @@
   }
 
   addEventListener("DOMContentLoaded", () =>
-    document.querySelectorAll(".bn-movable:not([data-live])").forEach(wake),
+    document.querySelectorAll(".bn-movable:not([data-live]):has(.bn-stage)").forEach(wake),
   );
 })();
 
@@ -297,7 +297,7 @@
   "use strict";
 
   const BOXES =
-    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-drawing, .bn-map)";
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-drawing)";
 
   function mark(box) {
     const rest = box.scrollWidth - box.clientWidth;
@@ -330,7 +330,7 @@
   "use strict";
 
   const DELAY = 250; // ms, so that a pointer passing by opens nothing
-  const LINKS = ".bd-article a[href]:not(.headerlink, .sd-stretched-link, .image-reference, .bn-map a)";
+  const LINKS = ".bd-article a[href]:not(.headerlink, .sd-stretched-link, .image-reference)";
   const BLOCKS =
     "div.math, figure, div.proof, div.admonition, div.citation, aside.footnote, " +
     "div.literal-block-wrapper, table, dt, section";
