@@ -32,6 +32,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import claims
 import drawings
 import landing
 import movables
@@ -212,6 +213,9 @@ def prepare_notebook(app, docname, source):
             tags.append("hide-input")
     movables.place(book)
     drawings.place(book)
+    if claims.place(book, docname.removeprefix("chapters/")):
+        for path in (claims.CLAIMS, claims.LEDGER, claims.__file__):
+            app.env.note_dependency(str(path))
     source[0] = json.dumps(book)
 
 
