@@ -23,7 +23,7 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
-import nbformat
+import firefox
 import pytest
 from playwright.sync_api import sync_playwright
 from test_site import AXE, BARRIERS, HTML, SWITCHES, Quiet, chromium_path, soup
@@ -55,151 +55,118 @@ def load(path):
 sys.path.insert(0, str(ROOT / "tools"))  # one tool imports another
 runner = load(FOLDER / "runner.py")
 tool = load(ROOT / "tools" / "python_in_page.py")
+runnable = tool.runnable
 
 
 # ---- which cells can run ------------------------------------------------------------
 
 
-def whole(*sources):
-    return [all_of_it for _, all_of_it in runner.parts(sources)]
+def cell(source, shows="", **about):
+    output = {"output_type": "stream", "name": "stdout", "text": shows}
+    outputs = [output] if shows else []
+    code = {"cell_type": "code", "source": source, "outputs": outputs}
+    return code | {"metadata": about}
 
 
-def test_an_import_is_kept_as_far_as_the_page_has_it():
-    source = "import numpy as np, torch\nfrom bnlib import fold, moments"
-    ((code, all_of_it),) = runner.parts([source])
-    assert code == "import numpy as np\nfrom bnlib import moments" and not all_of_it
-
-
-@pytest.mark.parametrize(
-    "module, here",
-    [
-        ("numpy", True),
-        ("numpy.linalg", True),
-        ("math", True),
-        ("bnlib", True),
-        ("bnlib.exercises", True),
-        ("bnlib.nn", False),
-        ("bnlib.nn._exact", False),
-        ("bnlib.figures", False),
-        ("bnlib.data", False),
-        ("torch", False),
-        ("matplotlib.pyplot", False),
-        ("subprocess", False),
-    ],
-)
-def test_a_page_has_numpy_bnlib_and_the_standard_library(module, here):
-    assert runner.is_here(module) is here
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "t",  # a value that only torch gave
-        "def f(): return t",
-        "[t for _ in range(3)]",
-        "u = t",
-        "bnlib.fold(1, 2)",
-        "def f():\n    from torch import nn",
-        "open('numbers.json')",
-        "Path('numbers.json').read_text()",
-        "%timeit 1",
-        "ready[0]",  # changed by a statement that did not run
-        "listed",
-        "rng.normal()",  # torch drew from it before: other numbers than the page shows
-    ],
-)
-def test_what_needs_more_is_not_offered(source):
+@pytest.fixture(scope="module")
+def needs(tmp_path_factory):
+    """What cells need, run in one page after others that need torch."""
+    runnable.FOUND = tmp_path_factory.mktemp("cells")
     before = """
         import bnlib, torch
+        import matplotlib.pyplot as plt
         import numpy as np
+        from bnlib import fold_model, moments
         rng = np.random.default_rng(0)
         ready, listed = [1, 2], []
         t = torch.ones(3) * rng.normal()
         ready[0] = t
         listed.append(t)
     """
-    assert whole(textwrap.dedent(before), source) == [False, False]
+
+    def needs(*cells):
+        book = {"cells": [cell(textwrap.dedent(before)), *cells]}
+        first, *found = runnable.needs(book)
+        assert first == "PyTorch"
+        return found
+
+    yield needs
+    runnable.FOUND = ROOT / "_build" / "cells"
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
+FAILS = cell("1 / 0") | {
+    "outputs": [{"output_type": "error", "ename": "ZeroDivisionError"}]
+}
+FAILS["outputs"][0]["evalue"] = "division by zero"
+
+
+def test_what_needs_more_is_not_offered(needs):
+    cells = {
+        "t": "PyTorch",  # a value that only torch gave
+        "def f(): return t": "PyTorch",
+        "u = t": "PyTorch",
+        "u": "PyTorch",
+        "bnlib.fold_model(1)": "PyTorch",
+        "def f():\n    from torch import nn\nf()": "PyTorch",
+        "plt.show()": "matplotlib",
+        "open('numbers.json')": "the notebook",
+        "import subprocess": "the notebook",
+        "%timeit 1": "the notebook",
+    }
+    assert needs(*map(cell, cells)) == [*cells.values()]
+    drawn = cell("print(round(rng.normal(), 3))", "0.5\n")  # torch drew from it before
+    assert needs(drawn, cell("print(ready[0])", "t\n")) == ["PyTorch", "PyTorch"]
+
+
+def test_what_the_page_has_is_offered(needs):
+    sources = [
         "def f(t): return t + 1",  # a parameter, not the tensor
-        "[t for t in range(3)]",
-        "t = 1.0\nt + 1",  # a new value
-        "for t in range(3):\n    print(t)",
-        "import numpy as t",
-        "rng = np.random.default_rng(0)\nrng.normal()",
-    ],
-)
-def test_what_the_page_has_is_offered(source):
-    before = "import numpy as np, torch\nt = torch.ones(3)"
-    assert whole(before, source) == [False, True]
-
-
-def code_cells(path):
-    cells = nbformat.read(path, as_version=4).cells
-    removed = {"remove-cell", "remove-input"}
-    return [
-        c
-        for c in cells
-        if c.cell_type == "code" and not removed & {*c.metadata.get("tags", [])}
+        "assert [t for t in range(3)]",
+        "t = 1.0\nt = t + 1",  # a new value
+        "for t in range(3):\n    pass",
+        "x = moments(np.ones((3, 2)))",  # imported beside a name that is lost
+        "rng = np.random.default_rng(0)",
     ]
+    shows = cell("print(round(rng.normal(), 3))", "0.126\n")
+    noise = cell("print(id(f))", "4711\n", tags=["nbval-ignore-output"])
+    assert needs(*map(cell, sources), shows, noise, FAILS) == [""] * 9
 
 
-def stored(cell):
-    """What a cell printed and showed, without the blanks, which IPython lays out."""
-    texts = [o.text for o in cell.outputs if o.output_type == "stream"]
-    texts += [o.data.get("text/plain", "") for o in cell.outputs if "data" in o]
-    return re.sub(r"\s", "", "".join(texts))
+def test_what_runs_is_not_found_out_twice(needs, monkeypatch):
+    cells = [cell("t = 1"), cell("t")]
+    first = needs(*cells)
+    monkeypatch.setattr(runnable, "run_elsewhere", None)
+    assert needs(*cells) == first
 
 
-WITHOUT_TORCH = """
-import json, sys
-HIDDEN = {"torch", "matplotlib", "sklearn", "scipy", "ipywidgets", "IPython", "pooch"}
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in HIDDEN:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.path.insert(0, sys.argv[1])
-import html, re, runner
-sys.meta_path.insert(0, Hide())
-page, found = runner.Page(json.load(sys.stdin)), {}
-for number, (code, whole) in enumerate(runner.parts(page.sources)):
-    if whole:
-        result = page.try_cell(number, page.sources[number])
-        value = html.unescape(re.sub("</?pre>", "", result["shown"]))
-        found[number] = (result["ran"], result["printed"] + value)
-json.dump(found, sys.__stdout__)
-"""
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_cell_offered_shows_what_the_page_shows(path):
-    """Run with numpy and bnlib alone, the earlier cells first, as in the page."""
-    cells = code_cells(path)
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(FOLDER)]
-    sources = json.dumps([cell.source for cell in cells])
-    done = subprocess.run(command, input=sources, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = {int(n): result for n, result in json.loads(done.stdout).items()}
-    assert found or path.stem in ("09_mnist", "A5_zoo"), (
-        "no cell of this chapter can be tried"
-    )
-    for number, (ran, text) in found.items():
-        cell, tags = cells[number], cells[number].metadata.get("tags", [])
-        assert ran or "raises-exception" in tags, (cell.source, text)
-        as_stored = re.sub(r"\s", "", text) == stored(cell)
-        changes = "<" in text or "nbval-ignore-output" in tags  # HTML, or noise
-        assert as_stored or changes or not ran, (cell.source, text, stored(cell))
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_the_cells_of_a_page_are_marked():
-    cells = code_cells(ROOT / "chapters" / "03_batch_normalization.ipynb")
-    parts = runner.parts([cell.source for cell in cells])
+    book = read(ROOT / "chapters" / "03_batch_normalization.ipynb")
+    found = runnable.needs(book)
     boxes = [pre.find_parent(class_="cell") for pre in soup(PAGE).select(".cell_input")]
-    marks = ["bn-try" in box["class"] for box in boxes]
-    assert marks == [all_of_it for _, all_of_it in parts]
+    assert ["bn-try" in box["class"] for box in boxes] == [not need for need in found]
+    for box, need in zip(boxes, found, strict=True):
+        said = [seam.get_text() for seam in box.select(".bn-seam")]
+        folded = box.select("details.hide")
+        assert said == ([f"needs {need}"] if need and not folded else [])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_line_under_the_title_says_what_runs(path):
+    """And in every chapter something does."""
+    page = soup(f"chapters/{path.stem}.html")
+    (strip,) = page.select("h1 + .bn-strip, h1 + p + .bn-strip")
+    said = flat(strip.get_text(" "))
+    runs = len(page.select(".bn-try"))
+    assert re.match(r"\d+ (min|h)", said.replace("\xa0", " ")) and "notebook" in said
+    counted = re.search(r"(\d+) of (\d+) cells run here", said)
+    assert bool(counted) == bool(runs) or path.stem in ("08_regularization", "A5_zoo")
+    assert not counted or int(counted[1]) <= min(runs, int(counted[2]))
+    asked = [e for e in EXERCISES.values() if e.chapter == path.stem]
+    assert (f"{len(asked)} exercise" in said) == bool(asked)
 
 
 # ---- running ------------------------------------------------------------------------
@@ -298,13 +265,28 @@ def test_check_says_what_is_missing(code, words):
 
 
 def test_a_page_runs_its_earlier_cells_once():
-    page = runner.Page(["n = []", "n.append(1)", "n.append(2)", "n"])
-    assert page.try_cell(3, "len(n)")["shown"] == "<pre>2</pre>"
-    assert page.try_cell(3, "n")["shown"] == "<pre>[1, 2]</pre>"
-    assert page.try_cell(1, "n.append(7)")["ran"]
-    assert page.try_cell(3, "n")["shown"] == "<pre>[7, 2]</pre>", (
-        "the edited cell counts"
-    )
+    page, cells = runner.Page(), ["n = []", "n.append(1)", "n.append(2)", "len(n)"]
+    assert page.try_cell(cells, 3)["shown"] == "<pre>2</pre>"
+    cells[3] = "n"
+    assert page.try_cell(cells, 3)["shown"] == "<pre>[1, 2]</pre>"
+    cells[1] = "n.append(7)"
+    assert page.try_cell(cells, 1)["ran"]
+    assert page.try_cell(cells, 3)["shown"] == "<pre>[7, 2]</pre>", "edits flow down"
+
+
+def test_a_page_goes_on_behind_what_fails():
+    cells = ["a, b = 1, 2", "import nothing, math\nb = nothing.b", "math.floor(a)", "b"]
+    page = runner.Page()
+    assert page.try_cell(cells, 2)["shown"] == "<pre>1</pre>"
+    assert "NameError" in page.try_cell(cells, 3)["shown"], "no value is an old one"
+
+
+def test_nothing_of_a_cell_is_left_when_the_page_starts_anew():
+    page, spoilt = runner.Page(), "import numpy as np\nnp.mean = np.set_printoptions(2)"
+    cells = [spoilt, "np.mean([1.0, 0.0]), np.array(1 / 3)"]
+    assert "NoneType" in page.try_cell(cells, 1)["shown"]
+    cells[0] = "import numpy as np"
+    assert "array(0.33333333)" in page.try_cell(cells, 1)["shown"]
 
 
 # ---- what is gathered ---------------------------------------------------------------
@@ -362,8 +344,8 @@ def packed(path):
 
 
 def test_a_page_weighs_little_before_the_first_press():
-    assert sum(packed(FOLDER / f) for f in ("inpage.js", "inpage.css")) < 20_000
-    assert len((FOLDER / "inpage.js").read_text().splitlines()) < 250
+    assert sum(packed(FOLDER / f) for f in ("inpage.js", "inpage.css")) < 12_000
+    assert len((FOLDER / "inpage.js").read_text().splitlines()) < 350
 
 
 @needs_python
@@ -528,15 +510,6 @@ def test_without_python_try_it_explains(context, site):
 
 
 @pytest.mark.browser
-def test_without_python_the_solution_opens(context, site):
-    tab, _ = visit(context, f"{site}bare/{PAGE}")
-    solution = tab.locator(".solution:has(a[href='#check-moments'])")
-    assert not solution.locator("pre").first.is_visible()
-    press(place_of(tab, "moments"), "Solution")
-    assert solution.locator("pre").first.is_visible()
-
-
-@pytest.mark.browser
 @pytest.mark.parametrize("without", ["Worker", "WebAssembly", "scripts"])
 def test_a_browser_that_cannot_shows_the_page_as_before(chromium, site, without):
     options = {"java_script_enabled": without != "scripts"}
@@ -584,7 +557,7 @@ def test_from_a_cold_click_to_a_result_and_back_again(context, site):
     assert "✓ 1/2" in link.inner_text()
     tab.reload()
     settle(tab)
-    assert "x.mean(axis=0)" in place.locator("pre").first.inner_text()
+    assert "mean = x.mean(" in place.locator("pre").first.inner_text()
     assert "✓ 1/2" in link.inner_text()
     tab.goto(f"{site}chapters/04_backward.html")
     other = tab.locator(".bd-links a[href$='03_batch_normalization.html']")
@@ -609,7 +582,7 @@ def test_python_is_fetched_once(context, site):
     fetched = []
     context.on("request", lambda request: fetched.append(request.url))
     press(place_of(tab, "moments"), "Check")
-    assert [url for url in fetched if url.endswith((".wasm", ".whl", ".zip"))] == []
+    assert [url for url in fetched if re.search("/(inpage|vendor)/", url)] == []
 
 
 BAD = {
@@ -708,10 +681,9 @@ def test_a_bar_stays_where_it_is_while_python_runs(warm, site):
     tab, _ = visit(warm, site + PAGE)
     place = place_of(tab, "moments")
     write(place, "while True: pass")
-    names = ["Check", "Run", "Reset", "Solution"]
     places = "all => all.map(b => b.offsetLeft)"
     bar = place.locator(".bn-bar button:not(.bn-stop)")
-    assert bar.all_text_contents() == ["Edit", *names]
+    assert bar.all_text_contents() == ["Check", "Run", "Edit", "Reset"]
     before = bar.evaluate_all(places)
     place.get_by_role("button", name="Run").click()
     place.get_by_text("Running…").wait_for()
@@ -757,10 +729,26 @@ def test_an_editor_that_does_not_come_says_so(context, site):
 def test_python_starts_without_a_network_once_it_was_here(context, site):
     tab, _ = visit(context, site + PAGE)
     place = place_of(tab, "moments")
+    write(place, "pass")
     press(place, "Check")
+    tab, _ = visit(context, site + PAGE)
     context.set_offline(True)
-    place.get_by_role("button", name="Reset").click()  # the next press starts anew
-    assert "Nothing is written yet" in press(place, "Check")
+    write(place_of(tab, "moments"), "pass")
+    assert "There is no function yet" in press(place_of(tab, "moments"), "Check")
+
+
+@needs_python
+@pytest.mark.browser
+def test_python_starts_when_a_reader_shows_interest(context, site):
+    tab, requests = visit(context, site + PAGE)
+    runtime = re.compile("inpage/(worker|runner)|pyodide")
+    assert not [url for url in requests if runtime.search(url)]
+    tab.locator(".bn-try-it:visible").first.hover()
+    tab.wait_for_event("worker")
+    assert [url for url in requests if runtime.search(url)]
+    other, requests = visit(context, site + PAGE)
+    with other.expect_worker():
+        place_of(other, "moments").scroll_into_view_if_needed()
 
 
 @needs_python
@@ -798,7 +786,7 @@ def test_two_tabs_keep_both_answers(context, site):
     two.reload()
     settle(two)
     assert "kept = 1" in place_of(two, "batch_norm_forward").inner_text()
-    assert "axis=0" in place_of(two, "moments").inner_text()
+    assert "mean = x.mean(" in place_of(two, "moments").inner_text()
 
 
 @needs_python
@@ -842,24 +830,84 @@ def test_an_exercise_in_the_page(warm, site, name):
     tab.close()
 
 
+def try_cell(tab, beginning):
+    """Press Try it of the cell that begins so, and wait for what comes of it."""
+    begins = re.compile("^" + re.escape(beginning))
+    code = tab.locator(".cell_input pre").filter(has_text=begins)
+    cell = tab.locator(".cell.bn-try").filter(has=code).first
+    cell.get_by_role("button", name="Try it").click()
+    tab.wait_for_function("!document.querySelector('.bn-busy')")
+    return cell
+
+
+def idle(tab):
+    """Wait until no cell runs and none follows."""
+    tab.wait_for_function(
+        "async () => { for (let i = 0; i < 5; i++) {"
+        "if (document.querySelector('.bn-busy')) return false;"
+        "await new Promise(r => setTimeout(r, 40)); } return true; }"
+    )
+
+
 @needs_python
 @pytest.mark.browser
 def test_a_cell_is_tried_after_the_cells_before_it(warm, site):
     tab, _ = visit(warm, site + PAGE)
-    cells = tab.locator(".cell.bn-try:has(.bn-try-it)")
-    texts = cells.locator("pre").all_inner_texts()
-    number = next(i for i, t in enumerate(texts) if t.startswith("mean, var ="))
-    cell = tab.locator(".cell.bn-try").nth(number)
-    stored_output = cell.locator(".cell_output").inner_text()
-    cell.hover()
-    cell.get_by_role("button", name="Try it").click()
-    tab.wait_for_function("!document.querySelector('.bn-busy')")
+    workers = []
+    tab.on("worker", lambda worker: workers.append(worker))
+    cell = try_cell(tab, "mean, var =")
+    stored_output = cell.locator(".cell_output").text_content()
     assert flat(cell.get_by_role("status").inner_text()) == flat(stored_output)
     assert not cell.locator(".cell_output").is_visible()
     write(cell, "mean.shape")
     assert press(cell, "Run").strip() == "(1, 2)"
     cell.get_by_role("button", name="Reset").click()
     assert cell.locator(".cell_output").is_visible()
+    assert cell.get_by_role("button", name="Try it").is_visible()
+    try_cell(tab, "mean, var =")
+    assert len(workers) == 1, "Reset starts no new Python"
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_what_is_edited_flows_down_and_says_so(warm, site):
+    tab, _ = visit(warm, site + PAGE)
+    cell, stale = try_cell(tab, "for batch in"), tab.locator(".bn-stale")
+    assert stale.count() == 0
+    above = tab.locator(".bn-try:has(> .cell_output)").count()
+    write(cell, "x = np.array([1.0, 3.0])\nx")
+    assert 5 < stale.count() < above
+    below = stale.first
+    again = below.get_by_role("button", name="edited above: run again")
+    again.click()
+    idle(tab)
+    assert not again.is_visible() and below.locator(".bn-result").inner_text()
+    cell.get_by_role("button", name="Run all below").click()
+    idle(tab)
+    assert stale.count() == 0 and tab.locator(".bn-ran").count() > 5
+    cell.get_by_role("button", name="Reset").click()
+    assert stale.count() == 0 and tab.locator(".bn-ran").count() == 0
+    tab.close()
+
+
+@needs_python
+@pytest.mark.browser
+def test_every_cell_of_a_chapter_runs_here_as_there(warm, site):
+    """What is found to run on this machine runs in a browser, and shows the same."""
+    tab, _ = visit(warm, site + PAGE)
+    first = tab.locator(".cell.bn-try:has(.bn-try-it:visible)").first
+    first.get_by_role("button", name="Try it").click()
+    idle(tab)
+    first.get_by_role("button", name="Run all below").click()
+    idle(tab)
+    outputs = tab.locator(".bn-ran:has(> .cell_output)")
+    texts = "(e, name) => e.querySelector(name).textContent.replace(/\\s/g, '')"
+    assert outputs.count() > 15
+    for cell in outputs.all():
+        live = cell.evaluate(texts, ".bn-result")
+        stored = cell.evaluate(texts, ".cell_output")
+        assert live == stored or cell.locator(".cell_output .traceback").count()
     tab.close()
 
 
@@ -904,3 +952,37 @@ def test_no_barrier_in_editor_and_result(chromium, site, scheme):
     tab.evaluate(AXE.read_text(encoding="utf-8"))
     assert tab.evaluate(BARRIERS, scheme == "dark") == []
     context.close()
+
+
+# ---- another browser, by its own keys and pointer -----------------------------------
+
+
+@needs_python
+@pytest.mark.browser
+def test_firefox_by_pointer_and_keys(site, tmp_path):
+    if not firefox.path():
+        pytest.skip("no Firefox: set $FIREFOX")
+    first = (
+        "[...document.querySelectorAll('.bn-try-it')].find(e => e.checkVisibility())"
+    )
+    result = "return document.querySelector('.bn-workplace .bn-result').innerText"
+    with firefox.firefox(tmp_path) as reader:
+        reader.ask("WebDriver:Navigate", url=site + PAGE)
+        reader.wait(first)
+        reader.click(first)
+        reader.wait("document.querySelector('.bn-open .cm-content')")
+        reader.wait("!document.querySelector('.bn-busy')", 120)
+        reader.click("document.querySelector('.bn-open .cm-content')")
+        reader.keys((firefox.CONTROL, "a"), *"print(6 * 7)")
+        assert reader.run("return document.querySelectorAll('.bn-stale').length") > 5
+        reader.keys((firefox.CONTROL, firefox.ENTER))
+        reader.wait("!document.querySelector('.bn-busy')")
+        assert reader.run(result).strip() == "42"
+        place = "document.querySelector(\"[aria-label='Your answer: moments'] {}\")"
+        reader.click(place.format("pre"))
+        reader.wait(place.format(".cm-content"))
+        reader.keys((firefox.CONTROL, "a"), *"def moments(x): return 1, 2")
+        reader.click(place.format(".bn-check"))
+        reader.wait("!document.querySelector('.bn-busy')")
+        said = reader.run(f"return {place.format('.bn-result')}.innerText")
+        assert "moments: not yet" in said

@@ -1,57 +1,127 @@
-"""The first page: the map of chapters, the time each takes to read."""
+"""The first page: its proofs and numbers are those of the book, its map is whole."""
 
+import re
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
+from bs4 import BeautifulSoup
+
+import bnlib
+from bnlib.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import landing  # noqa: E402
 
 KNOWN = landing.chapters()
+PAGE = (ROOT / "chapters" / "index.md").read_text()
 
 
-def test_every_chapter_is_on_the_map_and_needs_earlier_ones():
+def html(made):
+    return BeautifulSoup(made, "html.parser")
+
+
+def flat(element):
+    return " ".join(element.get_text().split())
+
+
+@pytest.fixture(scope="module")
+def written():
+    return landing.write(PAGE)
+
+
+def test_nothing_on_the_page_is_left_to_fill(written):
+    left = re.findall(r"^% .+|\{\{.*?\}\}", written, re.M)
+    assert left == ["% the picture that moves"]  # by tools/opening.py
+
+
+def test_every_chapter_needs_earlier_ones():
     assert set(KNOWN) <= set(landing.NEEDS)
     for number, needs in landing.NEEDS.items():
         assert all(need < number for need in needs)
         assert needs == sorted(set(needs))
 
 
-@pytest.mark.parametrize("numbers", [sorted(KNOWN), sorted(landing.NEEDS)])
-def test_boxes_lie_apart_below_what_they_need_and_no_arrow_runs_behind_one(numbers):
-    at = landing.places(numbers)
-    half = landing.NARROW / 2
-    for n in numbers:
-        x, y = at[n]
-        assert half <= x <= landing.WIDTH - half, "a row has too many boxes"
-        assert all(at[k][1] < y for k in landing.NEEDS[n])
-        for k, (x2, y2) in at.items():
-            room = 0 if isinstance(k, tuple) else half
-            assert k == n or y != y2 or abs(x - x2) > half + room
+@pytest.mark.parametrize("path", landing.PATHS.values())
+def test_a_way_through_leaves_out_nothing_that_it_needs(path):
+    """But for chapter 0: who trusts a derivative may start at 3."""
+    for place, number in enumerate(path):
+        assert {*landing.NEEDS[number]} <= {*path[:place], "00"}
 
 
-def test_the_drawing_is_sound_and_links_to_every_chapter():
-    svg = ElementTree.fromstring(landing.drawing())
-    links = {e.get("href") for e in svg.iter("a")}
-    assert links == {f"{name}.html" for name in KNOWN.values()}
-    for text in svg.iter("text"):
-        rows = [t.text for t in text.iter("tspan")]
-        assert len(rows) <= 3 and max(map(len, rows)) <= 16
+def test_the_map_links_to_every_chapter_in_its_order():
+    map_ = html(landing.lanes())
+    assert [a["href"] for a in map_.select("ol > li > a")] == [
+        f"{name}.html" for name in KNOWN.values()
+    ]
+    assert len(map_.select(".bn-lane")) == len(landing.parts())
+    for stop, number in zip(map_.select("li"), KNOWN, strict=True):
+        after = re.search(r"after ([\d, ]+)", flat(stop))
+        needs = [f"{int(n):02}" for n in after[1].split(", ")] if after else []
+        assert needs == landing.NEEDS[number]
+        assert re.search(r"\d (min|h)", flat(stop))
+        assert ("bn-short" in stop.get("class", [])) == (
+            number in landing.PATHS[landing.SHORT]
+        )
 
 
-def test_the_table_has_one_more_column_for_every_chapter():
-    page = (ROOT / "chapters" / "index.md").read_text()
-    table = landing.with_times(page)
-    for name in KNOWN.values():
-        (row,) = [r for r in table.splitlines() if f"{{doc}}`{name}` |" in r]
-        assert row.startswith(f"| {int(name[:2])}.")
-        assert row.count("|") == 5 and row.endswith("\N{NO-BREAK SPACE}min |")
-    assert landing.MARK in page and landing.MARK not in landing.write(page)
+def test_each_answer_gets_its_own_word_and_the_last_is_right():
+    made = html(landing.answers())
+    radios = [radio["class"] for radio in made.select("input[type=radio]")]
+    *given, own = made.select(".bn-answer > div")
+    assert len(radios) == len(given) + 1 == len(landing.ANSWERS) + 1
+    said = [answer.get_text(" ") for answer in given]
+    assert all("✗ moments: not yet." in words for words in said[:-1])
+    assert "✓ moments: right." in said[-1] and len({*said}) == len(said)
+    for mistake, words in zip(
+        ("n − 1", "standard deviation", "wrong axis"), said[:-1], strict=True
+    ):
+        assert mistake in words
+    assert EXERCISES["moments"].stub in own.get_text()
+
+
+def test_the_diagnosis_is_one_and_the_line_installs():
+    made = html(landing.diagnosis())
+    asked, said = (box.get_text() for box in made.select("pre"))
+    assert landing.INSTALL in asked
+    assert f"`{landing.INSTALL}`" in (ROOT / "README.md").read_text()
+    assert "cure:" in said and re.match(r"\d findings", said)
+    pages = {link["href"] for link in made.select("a")}
+    assert pages == {
+        f"15_pitfalls.html#pitfall-{c}" for c in ("never-updated", "momentum")
+    }
+
+
+def test_the_tally_counts_every_claim():
+    made, claims = html(landing.tally()), landing.claims()
+    counts = [int(li.get_text().split()[0]) for li in made.select("li")]
+    assert sum(counts) == len(claims) and min(counts) > 0
+    bars = [
+        int(bar["style"].removeprefix("flex:")) for bar in made.select(".bn-tally > *")
+    ]
+    assert bars == counts
+
+
+def test_the_claims_shown_are_as_the_ledger_has_them():
+    made = html(landing.heard())
+    verdicts = [mark.get_text() for mark in made.select(".bn-verdict")]
+    assert len({*verdicts}) == len(verdicts) == len(landing.HEARD)
+    assert {*verdicts} <= {*landing.VERDICTS}
+    found = [row.select("td")[1].get_text() for row in made.select("tbody tr")]
+    assert all(re.search(r"\d", text) and "{" not in text for text in found)
+
+
+def test_the_numbers_are_those_of_the_book(written):
+    assert f"**{len(EXERCISES)}** exercises" in written
+    assert f"**{len(landing.claims())}** claims" in written
+    assert len(bnlib.exercises.EXERCISES["batch_norm_forward"].mistakes) > 30
 
 
 @pytest.mark.parametrize("name", KNOWN.values())
 def test_reading_takes_a_time_worth_saying(name):
     assert 5 <= landing.reading_minutes(name) <= 180
+    assert (
+        landing.hours(220)
+        == "3\N{NO-BREAK SPACE}h\N{NO-BREAK SPACE}40\N{NO-BREAK SPACE}min"
+    )

@@ -15,8 +15,8 @@
   (tools/movables.py).
 - The reference is written from the docstrings (tools/reference.py), the table of
   frameworks from chapters/parity.toml (tools/parity.py).
-- The first page gets a picture that moves (tools/opening.py), a map of the chapters and
-  the time each takes to read (tools/landing.py).
+- The first page gets a picture that moves (tools/opening.py); proofs, ways through and
+  the map of the chapters (tools/landing.py).
 - The first time a page uses a term of the glossary, the word links to it, and bnlib.js
   shows the definition while the pointer rests there.
 - Cells that Python in the page can run are marked, and its script is added
@@ -233,10 +233,11 @@ def write_parity(app, docname, source):
 
 
 def write_landing(app, docname, source):
-    """Fill chapters/index.md: picture, map and table, anew with every chapter."""
+    """Fill chapters/index.md: picture, proofs and map, anew with every chapter."""
     if docname == "chapters/index":
         source[0] = opening.write(landing.write(source[0]))
-        for path in (ROOT / "chapters").glob("*.ipynb"):
+        chapters = ROOT / "chapters"
+        for path in (*chapters.glob("*.ipynb"), chapters / "claims.toml"):
             app.env.note_dependency(str(path))
         for path in (landing.__file__, opening.__file__):
             app.env.note_dependency(str(path))

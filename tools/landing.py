@@ -1,23 +1,22 @@
-"""What the first page shows of the chapters: what each needs, how long it reads.
+"""What the first page shows: proofs with their numbers, two ways through, the map.
 
-Reading time counts 200 words a minute and four seconds for a line of code.
+Every number and every output on it is made here, from the claims, the chapters and the
+package as they are. Reading time counts 200 words a minute and four seconds for a line
+of code.
 """
 
+import functools
 import json
-import math
 import re
+import tomllib
+from collections import Counter
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = "% map of the chapters"
-ROW = re.compile(r"^\| \{doc\}`(\w+)` \|(.*)\|$", re.M)
-WIDTH, HIGH, STEP, NARROW = 816, 58, 118, 122
-PASSING = 14  # an arrow's own place between the boxes
-FIRST = ["01", "00", "03"]  # the top row, in the order that crosses fewest arrows
+CHAPTERS = ROOT / "chapters"
 # What to have read before: nothing else is needed. Chapter 0 is where trust in a
 # derivative comes from; who has it may start at 3.
 NEEDS = {
@@ -40,19 +39,74 @@ NEEDS = {
     "16": ["05"],
     "17": ["06"],
 }
+PAPER = {  # the section of the paper that a chapter is about
+    "01": "§1",
+    "02": "§2",
+    "03": "§3",
+    "04": "§3",
+    "05": "§3.1",
+    "06": "§3.2",
+    "07": "§3.3",
+    "08": "§3.4",
+    "09": "§4.1",
+    "10": "§4.2",
+    "11": "§5",
+}
+PATHS = {"paper": ["01", "03", "05", "09"], "engineers": ["03", "04", "05", "06", "15"]}
+SHORT = "engineers"  # the one that has its mark on the map
+VERDICTS = ["reproduced", "partly", "not at this scale", "false as stated", "disputed"]
+# Three claims that most readers have met, of three verdicts.
+HEARD = [
+    "Batch normalization reduces internal covariate shift",
+    "Batch normalization keeps activations at mean zero",
+    "Batch normalization works because",
+]
+# Answers to hand in: what the choice is called, and the lines of the function.
+MEAN = "mean = x.mean(axis=0)"
+ANSWERS = {
+    "÷ (n − 1)": [MEAN, "var = ((x - mean) ** 2).sum(axis=0) / (len(x) - 1)"],
+    "np.std": [MEAN, "var = np.std(x, axis=0)"],
+    "axis=1": ["mean = x.mean(axis=1)", "var = x.var(axis=1)"],
+    "the right one": [MEAN, "var = ((x - mean) ** 2).mean(axis=0)"],
+}
+INSTALL = 'pip install -e ".[torch]"'
+# One network, untrained, with the momentum of another framework.
+MODEL = """
+model = nn.Sequential(
+    nn.Conv2d(3, 16, 3, bias=False),
+    nn.BatchNorm2d(16, momentum=0.99),
+    nn.ReLU(), nn.Flatten(),
+    nn.LazyLinear(10),
+).eval()
+"""
+
+
+# ---- chapters -----------------------------------------------------------------------
+
+
+def parts():
+    """The parts of the book that have numbered chapters: caption -> {number: name}."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    found = {}
+    for part in toc["parts"]:
+        files = [c["file"].removeprefix("chapters/") for c in part["chapters"]]
+        if numbered := {file[:2]: file for file in files if file[:2].isdigit()}:
+            found[part["caption"]] = numbered
+    return found
 
 
 def chapters():
     """The numbered chapters of the table of contents: number -> file name."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [c["file"] for part in toc["parts"] for c in part["chapters"]]
-    names = [file.removeprefix("chapters/") for file in files]
-    return {name[:2]: name for name in names if name[:2].isdigit()}
+    return {n: name for part in parts().values() for n, name in part.items()}
 
 
+@functools.cache
 def cells(name):
-    text = (ROOT / "chapters" / f"{name}.ipynb").read_text(encoding="utf-8")
-    return json.loads(text)["cells"]
+    return json.loads((CHAPTERS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def title(name):
+    return re.search(r"^# (.+)$", "".join(cells(name)[0]["source"]), re.M)[1]
 
 
 def reading_minutes(name):
@@ -68,110 +122,210 @@ def reading_minutes(name):
     return max(5, 5 * round(seconds / 300))
 
 
-def with_times(text):
-    """Numbers in the table of chapters, and one more column: the time to read."""
-
-    def row(found):
-        read = f"{reading_minutes(found[1])}\N{NO-BREAK SPACE}min"
-        number = f"{int(found[1][:2])}.\N{NO-BREAK SPACE}"
-        return f"| {number}{found[0].removeprefix('| ')} {read} |"
-
-    text = ROW.sub(row, text)
-    head, rule = "| chapter | paper | after it you can |", "|---|---|---|"
-    return text.replace(f"{head}\n{rule}", f"{head} read |\n{rule}---|")
+def hours(minutes):
+    """A time as people say it: 25 min, 3 h 40 min."""
+    whole, rest = divmod(minutes, 60)
+    words = [f"{whole} h"] * bool(whole) + [f"{rest} min"] * bool(rest)
+    return " ".join(words).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def levels(numbers):
-    """The row of each chapter: below all that it needs."""
-    found = {}
-    for n in numbers:
-        found[n] = 1 + max((found[k] for k in NEEDS[n] if k in found), default=-1)
-    return found
-
-
-def routes(level):
-    """Each arrow as the stops on its way: a pair of names in every row it passes."""
-    pairs = [(k, n) for n in level for k in NEEDS[n] if k in level]
-    return [
-        [k, *((k, n, row) for row in range(level[k] + 1, level[n])), n]
-        for k, n in pairs
-    ]
-
-
-def places(numbers):
-    """Where boxes, and the arrows that pass between them, stand: name -> (x, y)."""
-    level, x = levels(numbers), {}
-    ways = routes(level)
-    level |= {stop: stop[2] for way in ways for stop in way[1:-1]}
-    before = {b: [a for w in ways for a, c in pairwise(w) if c == b] for b in level}
-    for row in range(max(level.values()) + 1):
-        here = [n for n in level if level[n] == row]
-        wish = {n: [x[k] for k in before[n]] or [FIRST.index(n)] for n in here}
-        here.sort(key=lambda n: (sum(wish[n]) / len(wish[n]), str(n)))
-        wide = [PASSING if isinstance(n, tuple) else NARROW for n in here]
-        gap = (WIDTH - sum(wide)) / len(here)
-        for place, n in enumerate(here):
-            x[n] = sum(wide[:place]) + gap * (place + 0.5) + wide[place] / 2
-    return {n: (x[n], 8 + level[n] * STEP) for n in level}
-
-
-def lines(title, most=15):
-    """A title in as few lines as fit into a box."""
-    found = [""]
-    for word in title.split():
-        longer = f"{found[-1]} {word}".strip()
-        if len(longer) <= most or not found[-1]:
-            found[-1] = longer
-        else:
-            found.append(word)
-    return found
-
-
-def box(name, x, y):
-    title = re.search(r"^# (.+)$", "".join(cells(name)[0]["source"]), re.M)[1]
-    words = lines(f"{int(name[:2])}. {title}")
-    start = y + HIGH / 2 + 4.5 - 8.5 * (len(words) - 1)
-    text = "".join(
-        f'<tspan x="{x:.0f}" y="{start + 17 * i:.1f}">{escape(word)}</tspan>'
-        for i, word in enumerate(words)
-    )
-    return (
-        f'<a href="{name}.html"><rect x="{x - NARROW / 2:.0f}" y="{y:.0f}" '
-        f'width="{NARROW}" height="{HIGH}" rx="6" /><text>{text}</text></a>'
-    )
-
-
-def arrow(stops):
-    """A line from box to box, upright where it passes a row."""
-    (x, y), *others = stops
-    path = f"M{x:.0f} {y + HIGH:.0f}"
-    for place, (x1, y1) in enumerate(others, start=1):
-        y0, last = y + HIGH, place == len(others)
-        bend = (y1 - y0) / 2
-        path += f"C{x:.0f} {y0 + bend:.0f} {x1:.0f} {y1 - bend:.0f} "
-        path += f"{x1:.0f} {y1 - 5 * last:.0f}" + ("" if last else f"v{HIGH}")
-        x, y = x1, y1
-    return f'<path d="{path}" />'
-
-
-def drawing():
-    """The map, as an SVG whose boxes are links."""
+def hours_of(numbers):
+    """How long several chapters take."""
     known = chapters()
-    numbers = [n for n in known if n in NEEDS]
-    at = places(numbers)
-    arrows = [arrow([at[stop] for stop in way]) for way in routes(levels(numbers))]
-    boxes = [box(known[n], *at[n]) for n in numbers]
-    high = math.ceil(max(y for _, y in at.values()) + HIGH + 8)
-    head = "M0 0L7 3.5L0 7z"
-    return (
-        '<div class="bn-map"><svg role="group" aria-label="Map of the chapters: an '
-        f'arrow leads from what is needed to what needs it" viewBox="0 0 {WIDTH} '
-        f'{high}"><defs><marker id="bn-head" viewBox="0 0 7 7" refX="3" refY="3.5" '
-        'markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto">'
-        f'<path d="{head}" /></marker></defs><g class="bn-arrows">{"".join(arrows)}</g>'
-        f"{''.join(boxes)}</svg></div>"
+    return hours(sum(reading_minutes(known[n]) for n in numbers))
+
+
+# ---- proofs -------------------------------------------------------------------------
+
+
+def coloured(code, language="python"):
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import get_lexer_by_name
+
+    return highlight(code, get_lexer_by_name(language), HtmlFormatter(nowrap=True))
+
+
+def card(code, output="", kind=""):
+    """A cell as the pages of the book have it; code and output are HTML."""
+    box = '<div class="{} docutils container"><div class="highlight">{}</div></div>'
+    inside = box.format("cell_input", f"<pre>{code}</pre>")
+    if output:
+        inside += box.format("cell_output", f"<pre>{output}</pre>")
+    return f'<div class="cell {kind}docutils container">{inside}</div>'
+
+
+def answers():
+    """Answers to one exercise, each with what `bnlib.check` says of it."""
+    import numpy as np
+
+    import bnlib
+    from bnlib.exercises import EXERCISES
+
+    shown = {}
+    for name, lines in ANSWERS.items():
+        body = "\n".join(f"    {line}" for line in [*lines, "return mean, var"])
+        code, space = f"def moments(x):\n{body}\n", {"np": np}
+        exec(code, space)
+        said = bnlib.check("moments", space["moments"])._repr_html_()
+        shown[name] = f'{card(coloured(code))}<div class="bn-told">{said}</div>'
+    stub = f'{EXERCISES["moments"].stub}\n\ncheck("moments", moments)'
+    shown["your own"] = card(coloured(stub), kind="tag_exercise ")
+    told = [
+        f'<div class="w{n}">{html}</div>' for n, html in enumerate(shown.values(), 1)
+    ]
+    radios = "".join(
+        f'<label><input type="radio" name="hand" class="a{n}"{" checked" * (n == 1)}>'
+        f"{name}</label>"
+        for n, name in enumerate(shown, 1)
     )
+    return (
+        '<div class="bn-answer"><fieldset class="bn-hand"><legend>Hand in:</legend>'
+        f"{radios}</fieldset>{''.join(told)}</div>"
+    )
+
+
+def diagnosis():
+    """What `diagnose` says of a network, and the line that installs it."""
+    import torch
+
+    import bnlib
+
+    space = {"nn": torch.nn}
+    torch.manual_seed(0)
+    exec(MODEL, space)
+    batch = torch.randn(64, 3, 12, 12)
+    space["model"](batch)
+    said = escape(repr(bnlib.diagnose(space["model"], batch)), quote=False)
+    said = re.sub(r"(chapters/(\S+))", r'<a href="\2">\1</a>', said)
+    first, *rest = MODEL.strip().splitlines()
+    typed = "\n".join([f">>> {first}", *(f"... {line}" for line in rest)])
+    asked = f"$ {INSTALL}  # in a clone of this book\n{typed}\n>>> "
+    return card(coloured(f"{asked}bnlib.diagnose(model, batch)\n", "pycon"), said)
+
+
+def claims():
+    text = (CHAPTERS / "claims.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["claim"]
+
+
+def verdict_page(verdict):
+    return f"11_conclusion.html#verdict={verdict.split()[0]}"
+
+
+def verdict_mark(verdict, text="", link=""):
+    kind, text = verdict.split()[0], text or verdict
+    tag = f'a href="{link}"' if link else "span"
+    end = "a" if link else "span"
+    return f'<{tag} class="bn-verdict" data-verdict="{kind}">{text}</{end}>'
+
+
+def tally():
+    """How many claims have which verdict: a bar, and links into the ledger."""
+    count = Counter(claim["verdict"] for claim in claims())
+    words = ", ".join(f"{count[v]} {v}" for v in VERDICTS)
+    bars = "".join(
+        f'<span data-verdict="{v.split()[0]}" style="flex:{count[v]}"></span>'
+        for v in VERDICTS
+    )
+    marks = "".join(
+        f"<li>{verdict_mark(v, f'{count[v]} {v}', verdict_page(v))}</li>"
+        for v in VERDICTS
+    )
+    return (
+        f'<div class="bn-tally" role="img" aria-label="Of {count.total()} claims '
+        f'{words}">{bars}</div><ul class="bn-counts">{marks}</ul>'
+    )
+
+
+def measured():
+    """{what a claim says: what was measured}, as chapter 11 has printed it."""
+    found = {}
+    for cell in cells(chapters()["11"]):
+        for output in cell.get("outputs", []):
+            table = "".join(output.get("data", {}).get("text/markdown", ""))
+            for row in re.findall(r"^\|(.+)\|$", table, re.M):
+                columns = [column.strip() for column in row.split(" | ")]
+                if len(columns) == 5:
+                    found[columns[0]] = columns[3]
+    return found
+
+
+def heard():
+    """Some claims as a table: who says what, what we measured, the verdict."""
+    rows = []
+    for beginning in HEARD:
+        (claim,) = (c for c in claims() if c["says"].startswith(beginning))
+        section = re.sub(r"[^\w -]", "", claim["section"].lower()).replace(" ", "-")
+        where = f"{claim['chapter']}.html#{section}"
+        number = int(claim["chapter"][:2])
+        rows.append(
+            f"<tr><td>“{escape(claim['says'])}”</td>"
+            f"<td>{escape(measured()[claim['says']])} "
+            f'<a href="{where}">Chapter {number}</a></td>'
+            f"<td>{verdict_mark(claim['verdict'])}</td></tr>"
+        )
+    heads = "".join(
+        f'<th scope="col">{head}</th>'
+        for head in ("Somebody says", "we measured", "verdict")
+    )
+    return (
+        f'<table class="bn-heard"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+# ---- the map ------------------------------------------------------------------------
+
+
+def stop(number, name):
+    """A chapter on the map: title, section of the paper, time, what it builds on."""
+    after = ", ".join(str(int(n)) for n in NEEDS[number])
+    about = [
+        PAPER.get(number),
+        hours(reading_minutes(name)),
+        after and f"after {after}",
+    ]
+    mark = ' class="bn-short"' * (number in PATHS[SHORT])
+    return (
+        f'<li{mark}><a href="{name}.html"><span class="section-number">{int(number)}'
+        f"</span> {escape(title(name))}</a>"
+        f"<small>{' · '.join(filter(None, about))}</small></li>"
+    )
+
+
+def lanes():
+    """The chapters in a lane for each part of the book."""
+    return "".join(
+        f'<div class="bn-lane"><h3>{caption}<span>{hours_of(part)}</span></h3>'
+        f"<ol>{''.join(stop(n, name) for n, name in part.items())}</ol></div>"
+        for caption, part in parts().items()
+    )
+
+
+# ---- the page -----------------------------------------------------------------------
+
+
+def numbers():
+    """What stands in double braces on the page."""
+    from bnlib.exercises import EXERCISES
+
+    count = Counter(claim["verdict"] for claim in claims())
+    return {
+        "exercises": len(EXERCISES),
+        "mistakes": len(EXERCISES["batch_norm_forward"].mistakes),
+        "claims": count.total(),
+        "hold": count["reproduced"],
+        "false": count["false as stated"],
+        "all-hours": hours_of(chapters()),
+        **{f"{name}-hours": hours_of(path) for name, path in PATHS.items()},
+    }
 
 
 def write(text):
-    return with_times(text).replace(MARK, f"```{{raw}} html\n{drawing()}\n```")
+    for name, value in numbers().items():
+        text = text.replace(f"{{{{ {name} }}}}", str(value))
+    for made in (answers, diagnosis, tally, heard, lanes):
+        html = f"```{{raw}} html\n{made()}\n```"
+        text = text.replace(f"% {made.__name__}\n", f"{html}\n")
+    return text

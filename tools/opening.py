@@ -21,7 +21,8 @@ TICKS = ((25, 30, 35), (-4, -2, 0, 2, 4), (-4, -2, 0, 2, 4))
 # A value v of a row stands at shift + scale * v.
 SCALES = ((-430.0, 21.0), (200.0, 34.0), (200.0, 34.0))
 INVITATION = (
-    "<strong>Move the batch size:</strong> the marked digit stays, its output moves."
+    "<strong>Move the batch size:</strong> the marked digit stays, its output moves. "
+    "A layer with batch norm compares each example with its company."
 )
 SLIDERS = {
     "batch size": (range(2, MOST + 1), 6),

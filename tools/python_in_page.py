@@ -18,12 +18,15 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import landing
+import runnable
 from docutils import nodes
 from frontend import DAY, refused_ago
 
@@ -31,7 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "tools" / "inpage"
 EXTRA = ROOT / "_build" / "extra"
 SCRIPTS = ("inpage.js", "worker.js", "runner.py", "inpage.css")
-CORE = ("pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
+CORE = ("pyodide.js", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
+CORE += ("pyodide-lock.json",)
 RELEASE = "https://cdn.jsdelivr.net/pyodide/v0.27.4/full/"
 WHEEL = "numpy-2.0.2-cp312-cp312-pyodide_2024_0_wasm32.whl"
 SHA256 = "32d220d185372164ab8ba1e79401c560001c66ac7e85501e450df2d413650047"
@@ -133,7 +137,10 @@ def gather(folder: Path):
 
 
 def state() -> str:
-    return fingerprint([*sources(), *(HERE / f for f in SCRIPTS), Path(__file__)])
+    scripts = [*(HERE / f for f in SCRIPTS), HERE / "editor.js", Path(__file__)]
+    return fingerprint(
+        [*sources(), *scripts, ROOT / "tools/frontend/package-lock.json"]
+    )
 
 
 def main(build: Path = ROOT / "_build", again: bool = False) -> int:
@@ -165,26 +172,69 @@ def main(build: Path = ROOT / "_build", again: bool = False) -> int:
 # ---- the pages ----------------------------------------------------------------------
 
 
-@functools.cache
-def runner():
-    """The module that the page runs, which knows what a page can run."""
-    sys.path.insert(0, str(HERE))
-    import runner
-
-    return runner
+FOLDED = {"hide-input", "hide-cell", "small-print"}
+# The title of a chapter, and its claim.
+HEAD = re.compile(r"\A(?:\(.+\)=\n)?# .+\n\n(?:\*[^*]+\*\n\n)?")
 
 
-def mark_cells(app, doctree):
-    """Mark the code cells that a page can run, for the button *Try it*."""
-    cells = [
-        node
-        for node in doctree.findall(nodes.container)
-        if node.get("nb_element") == "cell_code_source"
-    ]
-    parts = runner().parts([cell.astext() for cell in cells])
-    for cell, (_, whole) in zip(cells, parts, strict=True):
-        if whole:
-            cell.parent["classes"].append("bn-try")
+def notebooks(app, docnames):
+    """{document: notebook} of those documents that are notebooks."""
+    paths = {name: Path(app.env.doc2path(name)) for name in docnames}
+    found = {name: p for name, p in paths.items() if p.suffix == ".ipynb"}
+    return {name: json.loads(p.read_text("utf-8")) for name, p in found.items()}
+
+
+def try_ahead(app, env, docnames):
+    """Find out what runs of all pages to be read, two at a time."""
+    runnable.ahead(notebooks(app, docnames).values())
+
+
+def mark_cells(app, docname, source):
+    """Tag the cells by what they need, and tell the reader how much of it runs here."""
+    if not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    book = json.loads(source[0])
+    needs = runnable.needs(notebooks(app, [docname])[docname])
+    for cell, need in zip(runnable.shown_cells(book), needs, strict=True):
+        cell["metadata"]["needs"] = need
+    first = book["cells"][0]
+    name = docname.rpartition("/")[2]
+    text = "".join(first["source"]) + "\n\n"
+    told = f"```{{raw}} html\n{strip(name, book)}\n```\n\n"
+    first["source"] = HEAD.sub(lambda found: found[0] + told, text).rstrip()
+    source[0] = json.dumps(book)
+
+
+def strip(name, book):
+    """The line under the title: time, what runs and what is checked, the notebook."""
+    out = FOLDED | {"exercise"}
+    all_cells = [cell["metadata"] for cell in runnable.shown_cells(book)]
+    shown = [cell for cell in all_cells if not out & {*cell.get("tags", [])}]
+    runs = sum(not cell["needs"] for cell in shown)
+    parts = [f"<b>{landing.hours(landing.reading_minutes(name))}</b>"]
+    if runs:
+        parts.append(f"<b>{runs} of {len(shown)} cells</b> run here")
+    if asked := exercises().get(name):
+        many = f"{len(asked)} exercise{'s' * (len(asked) > 1)}"
+        link = f'<a href="#check-{asked[0]}">{many}</a>'
+        parts.append(f"{link} check{'s' * (len(asked) == 1)} your answer")
+    file = f"../_sources/chapters/{name}.ipynb"
+    parts.append(f'<a href="{file}" download>notebook</a>')
+    items = "".join(f"<li>{part}</li>" for part in parts)
+    return f'<ul class="bn-strip">{items}</ul>'
+
+
+def write_seams(app, doctree):
+    """Mark the cells that a page can run; of the others say what they need."""
+    for cell in doctree.findall(nodes.container):
+        about = cell.get("cell_metadata", {})
+        need = about.get("needs")
+        if need == "":
+            cell["classes"].append("bn-try")
+        elif need and not FOLDED & {*about.get("tags", [])}:
+            words = f"{'runs in' if need == runnable.ELSEWHERE else 'needs'} {need}"
+            seam = f'<div class="bn-seam"><span>{words}</span></div>'
+            cell.insert(1, nodes.raw("", seam, format="html"))
 
 
 @functools.cache
@@ -211,7 +261,9 @@ def add_settings(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    app.connect("doctree-read", mark_cells)
+    app.connect("env-before-read-docs", try_ahead)
+    app.connect("source-read", mark_cells)
+    app.connect("doctree-read", write_seams)
     app.connect("html-page-context", add_settings)
     app.add_js_file("inpage/inpage.js", defer="defer")
     app.add_css_file("inpage/inpage.css")

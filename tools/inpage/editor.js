@@ -33,6 +33,7 @@ export function edit(parent, code, label, changed, enter) {
   });
   return {
     focus: () => view.focus(),
+    close: () => view.destroy(),
     /** @param {string} text */
     write: (text) =>
       view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } }),

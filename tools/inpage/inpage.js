@@ -1,6 +1,6 @@
 // @ts-check
-// Exercises and cells that run in the page. Before the first press nothing is fetched;
-// then the editor, and Python in a worker, come from the book itself.
+// Exercises and cells that run in the page. Until a reader shows interest nothing is fetched;
+// then the editor, and Python in a worker, come from the book itself, and are kept.
 (() => {
   "use strict";
 
@@ -54,17 +54,53 @@
 
   const LIMIT = 30; // seconds
   const SILENCE = 120; // seconds without a word from Python while it starts
-  /** @type {Worker | null} */
+  /** @type {Promise<Worker> | null} */
   let worker = null;
   /** @type {((why: string) => void) | null} */
   let stop = null; // ends what runs now
+
+  /** A script of the book, from this browser's own store where that has it.
+   * @param {string} path */
+  async function script(path) {
+    const shelf = await self.caches?.open(book.runtime.cache).catch(() => null);
+    let answer = await shelf?.match(at(path));
+    if (!answer) {
+      answer = await fetch(at(path), { cache: "no-cache" });
+      if (!answer.ok) throw Error(answer.statusText);
+      shelf?.put(at(path), answer.clone()).catch(() => {}); // a full disk
+    }
+    return URL.createObjectURL(new Blob([await answer.text()], { type: "text/javascript" }));
+  }
+
+  async function start() {
+    const it = new Worker(await script("inpage/worker.js"));
+    it.onmessage = ({ data }) => data.failed && forget();
+    const places = { base: at("inpage/"), pyodide: at("vendor/pyodide/") };
+    it.postMessage({ runtime: { ...book.runtime, ...places } });
+    return it;
+  }
+
+  const wake = () => (worker ??= start());
+
+  /** The next press starts Python anew. */
+  function forget() {
+    worker?.then((it) => it.terminate()).catch(() => {});
+    worker = null;
+  }
+
+  /** Start Python while the reader still looks. @param {Element} element what at */
+  function warm(element) {
+    const look = () => void (refusal || wake().catch(forget));
+    for (const sign of ["pointerenter", "focusin"])
+      element.addEventListener(sign, look, { once: true });
+    return look;
+  }
 
   /** Ask Python. Resolves to its answer, rejects with words for the reader.
    * @param {object} request @param {Element} result @returns {Promise<any>} */
   function ask(request, result) {
     return new Promise((resolve, reject) => {
       if (refusal || stop) return reject(Error(refusal || book.busy));
-      worker ??= new Worker(at(`inpage/worker.js?${book.runtime.cache}`));
       result.innerHTML = book.starting;
       let [clock, begun] = [0, false];
       const done = () => (clearTimeout(clock), (stop = null));
@@ -75,8 +111,7 @@
       const fail = (why = "") => stop?.(`${begun ? book.ended : book.unstarted} ${why}`);
       const late = () => stop?.(begun ? book.late.replace("{}", LIMIT) : book.unstarted);
       clock = setTimeout(late, 1000 * SILENCE);
-      worker.onerror = ({ message }) => fail(message);
-      worker.onmessage = ({ data }) => {
+      const listen = (/** @type {MessageEvent} */ { data }) => {
         if (data.failed) return fail(data.failed);
         if (data.answer) return resolve((done(), data.answer));
         const bar = result.querySelector("progress");
@@ -85,19 +120,14 @@
         clearTimeout(clock);
         clock = setTimeout(late, 1000 * (begun ? LIMIT : SILENCE));
       };
-      const places = { base: at("inpage/"), pyodide: at("vendor/pyodide/") };
-      worker.postMessage({ runtime: { ...book.runtime, ...places }, request });
+      const send = (/** @type {Worker} */ it) => {
+        it.onerror = ({ message }) => fail(message);
+        it.onmessage = listen;
+        it.postMessage({ request });
+      };
+      wake().then(send, () => fail());
     });
   }
-
-  /** The next press starts Python anew. */
-  function forget() {
-    worker?.terminate();
-    worker = null;
-  }
-
-  /** So that nothing is left of what ran; what another cell runs now goes on. */
-  const renew = () => stop || forget();
 
   // ---- cells ------------------------------------------------------------------------
 
@@ -110,9 +140,9 @@
     return element;
   }
 
-  /** @param {Element} parent @param {string} text @param {() => void} press */
-  function button(parent, text, press) {
-    const it = add(parent, "button", `bn-${text.toLowerCase().replace(" ", "-")}`, text);
+  /** @param {Element} parent @param {string} text @param {() => void} press @param {string} [name] */
+  function button(parent, text, press, name = text.toLowerCase().replaceAll(" ", "-")) {
+    const it = add(parent, "button", `bn-${name}`, text);
     it.setAttribute("type", "button");
     // While its cell runs a button rests, and keeps the focus.
     it.addEventListener("click", () => (text === "Stop" || !it.closest(".bn-busy")) && press());
@@ -125,40 +155,47 @@
     button(bar, "Stop", () => (stop?.("Stopped."), next.focus()));
   }
 
-  /** Give a cell an editor, which opens when the code is pressed, a bar and a result.
-   * @param {Element} cell @param {string} label @param {string} code
+  /** Give a cell an editor, which opens when the code is pressed, and a result.
+   * @param {Element} cell @param {Element} bar @param {string} label @param {string} code
    * @param {(code: string) => void} changed */
-  function workplace(cell, label, code, changed) {
+  function workplace(cell, bar, label, code, changed) {
     const input = /** @type {HTMLElement} */ (cell.querySelector(".cell_input"));
     const pre = /** @type {HTMLElement} */ (input.querySelector("pre"));
-    const bar = add(cell, "div", "bn-bar");
     const result = add(cell, "div", "bn-result");
-    input.after(bar, result);
-    result.setAttribute("role", "status");
-    cell.setAttribute("role", "group");
-    cell.setAttribute("aria-label", label);
-    cell.classList.add("bn-workplace");
-    pre.addEventListener("click", () => place.open());
+    input.after(bar);
+    (cell.querySelector(".cell_output") ?? bar).after(result);
     if (code !== clean(pre)) pre.textContent = code;
+    warm(bar);
     /** @type {any} */
     let editor = null;
 
     const place = {
-      bar,
       enter: () => {},
       code: () => code,
       /** @param {string} html */
       say: (html) => (result.innerHTML = html),
+      /** A reader works here from now on. */
+      claim() {
+        result.setAttribute("role", "status");
+        cell.setAttribute("role", "group");
+        cell.setAttribute("aria-label", label);
+        cell.classList.add("bn-workplace");
+      },
       /** @param {string} text */
       write(text) {
         changed((code = text));
         editor ? editor.write(text) : (pre.textContent = text);
+        place.clear();
+      },
+      clear() {
         place.say("");
         cell.classList.remove("bn-ran");
       },
       async open(focus = true) {
         if (refusal) return (result.textContent = refusal);
-        const { edit } = await import(at("vendor/editor/editor.js")).catch(() => ({}));
+        const { edit } = await script("vendor/editor/editor.js")
+          .then((address) => import(address))
+          .catch(() => ({}));
         if (!edit) result.textContent = book.uneditable;
         if (!edit || editor) return;
         const write = (/** @type {string} */ text) => changed((code = text));
@@ -166,6 +203,13 @@
         editor = edit(input, code, label, write, () => place.enter());
         /** @type {HTMLElement} */ (input.firstElementChild).hidden = true;
         if (focus) editor.focus();
+      },
+      /** The code as it was, without an editor. */
+      close() {
+        editor?.close();
+        editor = null;
+        /** @type {HTMLElement} */ (input.firstElementChild).hidden = false;
+        cell.classList.remove("bn-open", "bn-workplace");
       },
       /** Show what Python makes of a request. @param {object} request */
       async send(request) {
@@ -187,56 +231,103 @@
 
   const clean = (/** @type {Element} */ pre) => (pre.textContent ?? "").trimEnd();
   const cells = [...document.querySelectorAll(".cell .cell_input pre")];
-  const sources = cells.map(clean);
+  const printed = cells.map(clean); // as the book has them
+  const codes = [...printed]; // as they stand now
 
   /** @param {Element} cell @param {string} name @param {string} stub */
   function exercise(cell, name, stub) {
     const label = `Your answer: ${name}`;
-    const place = workplace(cell, label, answers[name]?.code ?? stub, (code) => keep(name, { code }));
+    const bar = add(cell, "div", "bn-bar");
+    const write = (/** @type {string} */ code) => keep(name, { code });
+    const place = workplace(cell, bar, label, answers[name]?.code ?? stub, write);
     const check = async () => {
       const answer = await place.send({ do: "check", name, code: place.code() });
       if (answer.passed) keep(name, { solved: true });
     };
+    place.claim();
     place.enter = check;
-    button(place.bar, "Edit", () => place.open());
-    const first = button(place.bar, "Check", check);
-    button(place.bar, "Run", () => place.send({ do: "run_answer", code: place.code() }));
-    button(place.bar, "Reset", () => {
-      renew();
+    cell.querySelector("pre")?.addEventListener("click", () => place.open());
+    const first = button(bar, "Check", check);
+    button(bar, "Run", () => place.send({ do: "run_answer", code: place.code() }));
+    button(bar, "Edit", () => place.open());
+    button(bar, "Reset", () => {
       place.write(stub);
       keep(name, { code: undefined, solved: false });
     });
-    button(place.bar, "Solution", () => {
-      const mine = document.querySelector(`.solution[data-of="check-${name}"]`);
-      if (mine instanceof HTMLDetailsElement) mine.open = true;
-      mine?.scrollIntoView({ block: "nearest" });
-      mine?.querySelector("summary")?.focus();
-    });
-    addStop(place.bar, first);
+    addStop(bar, first);
+    const look = warm(cell);
+    const seen = (/** @type {IntersectionObserverEntry[]} */ [entry]) =>
+      entry?.isIntersecting && look();
+    if (!(/** @type {any} */ (navigator).connection?.saveData))
+      new IntersectionObserver(seen).observe(cell);
+  }
+
+  // ---- the other cells: what is edited flows into those below -------------------------
+
+  /** @typedef {{number: number, run: () => Promise<any>, refresh: () => void}} Tried */
+  /** @type {Tried[]} */
+  const tried = [];
+  const refresh = () => tried.forEach((cell) => cell.refresh());
+
+  /** @param {number} number */
+  async function runFrom(number) {
+    for (const cell of tried)
+      if (cell.number >= number && (await cell.run()).failed) break;
   }
 
   /** @param {Element} cell @param {number} number */
   function tryCell(cell, number) {
-    const offer = button(cell.querySelector(".cell_input") ?? cell, "Try it", () => {
-      offer.remove();
-      const place = workplace(cell, "A cell of this page", sources[number], () => {});
-      const run = () => place.send({ do: "try_cell", sources, number, code: place.code() });
-      place.enter = run;
-      const first = button(place.bar, "Run", run);
-      button(place.bar, "Reset", () => (renew(), place.write(sources[number])));
-      addStop(place.bar, first);
+    const seam = add(cell, "div", "bn-seam");
+    const change = (/** @type {string} */ code) => ((codes[number] = code), refresh());
+    const place = workplace(cell, seam, "A cell of this page", printed[number], change);
+    const before = printed.slice(0, number + 1);
+    let ran = before; // what made the output that is seen
+    const run = async () => {
+      const asked = codes.slice(0, number + 1);
+      const answer = await place.send({ do: "try_cell", cells: asked, number });
+      if (!answer.failed) ran = asked;
+      refresh();
+      return answer;
+    };
+    const same = (/** @type {string[]} */ some, end = number) =>
+      some.slice(0, end).every((code, n) => code === codes[n]);
+
+    button(seam, "edited above: run again", run, "again");
+    const offer = button(seam, "Try it", () => {
+      place.claim();
       place.open(false); // on a phone a keyboard would cover the result
+      if (!refusal) cell.classList.add("bn-open");
       first.focus();
       run();
+    });
+    const first = button(seam, "Run", run);
+    button(seam, "Run all below", () => runFrom(number));
+    button(seam, "Reset", () => {
+      place.write(printed[number]);
+      place.close();
+      ran = before;
+      offer.focus();
+    });
+    addStop(seam, first);
+    place.enter = run;
+    tried.push({
+      number,
+      run,
+      refresh() {
+        const mended = ran !== before && !same(ran, number + 1) && same(before, number + 1);
+        if (mended) ran = (place.clear(), before); // what the book shows is right again
+        const seen = ran !== before || cell.querySelector(".cell_output");
+        cell.classList.toggle("bn-stale", !!seen && !same(ran));
+      },
     });
   }
 
   recall();
   cells.forEach((pre, number) => {
     const cell = pre.closest(".cell");
-    const [call, name] = sources[number].match(/\n+check\("(\w+)", \w+\)$/) ?? [];
+    const [call, name] = printed[number].match(/\n+check\("(\w+)", \w+\)$/) ?? [];
     const open = cell?.matches(".tag_exercise") && !cell.closest(".solution");
-    if (cell && open && name) exercise(cell, name, sources[number].replace(call ?? "", ""));
+    if (cell && open && name) exercise(cell, name, printed[number].replace(call ?? "", ""));
     else if (cell?.matches(".bn-try")) tryCell(cell, number);
   });
   showProgress();

@@ -1,17 +1,17 @@
-"""Python's side of the page: which cells can run here, and running them.
+"""Python's side of the page: running its cells, and judging answers.
 
-The site's build uses `parts` to mark the cells that offer *Try it*; in the browser,
-inside Pyodide, `answer` gives the buttons what they ask for. Only what a page has
-is imported: the standard library, numpy and bnlib.
+In the browser, inside Pyodide, `answer` gives the buttons what they ask for. The site's
+build runs the cells of every page with the same `run`, where nothing but the standard
+library, numpy and bnlib can be imported, and so finds those that a page can offer
+(tools/python_in_page.py).
 """
 
 import ast
 import contextlib
+import copy
 import difflib
 import errno
-import functools
 import html
-import importlib.util
 import io
 import itertools
 import json
@@ -19,159 +19,35 @@ import linecache
 import symtable
 import sys
 import traceback
-from pathlib import Path
+
+import numpy as np
+
+import bnlib
 
 MOST = 10_000  # characters that a cell may print, and that are shown of a value
-NOT_IN_A_BROWSER = {"multiprocessing", "socket", "ssl", "subprocess", "tkinter", "venv"}
-DOWNLOADS = "bnlib.data"
 COUNT = itertools.count(1)  # of the cells run
-READS_FILES = {"open", "read_text", "read_bytes"}
 HAVE = "Python's standard library, numpy and bnlib"
 
 
-# ---- which cells can run ------------------------------------------------------------
+# ---- running cells ------------------------------------------------------------------
 
 
-def imports(tree):
-    """Every module that code imports when it is loaded."""
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module
-
-
-def is_here(module, _seen=frozenset()):
-    """True if a module can be imported with numpy and bnlib alone."""
-    top = module.partition(".")[0]
-    if module == DOWNLOADS:
-        return False
-    if top != "bnlib":
-        return top == "numpy" or top in sys.stdlib_module_names - NOT_IN_A_BROWSER
-    spec = importlib.util.find_spec("bnlib")
-    file = Path(spec.origin).parent.joinpath(*module.split(".")[1:])
-    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-    if module in _seen or not file.exists():
-        return True
-    found = imports(ast.parse(file.read_text(encoding="utf-8")))
-    return all(is_here(name, _seen | {module}) for name in found)
-
-
-def lost(alias, module=None):
-    """True if an import gives a name that needs more than numpy."""
-    if module is None:
-        return not is_here(alias.name)
-    whole = f"{module}.{alias.name}"
-    return not (is_here(module) and is_here(whole)) or whole in needs_torch()
-
-
-def needs_torch():
-    import bnlib
-
-    homes = bnlib._LAZY.items()
-    return {f"bnlib.{name}" for name, home in homes if home.startswith("bnlib.nn")}
-
-
-def scopes(table):
-    yield table
-    for child in table.get_children():
-        yield from scopes(child)
-
-
-def names(statement):
-    """The global names a statement reads, and those it gives a value or changes."""
-    code = ast.unparse(statement)
-    top, *inner = scopes(symtable.symtable(code, "a cell", "exec"))
-    own = top.get_symbols()
-    given = {s.get_name() for s in own if s.is_assigned() or s.is_imported()}
-    read = {s.get_name() for s in own if s.is_referenced()}
-    if not isinstance(statement, ast.Assign | ast.AugAssign):
-        read -= given  # for m in ...: the loop gives m its value before it is read
-    for table in inner:
-        read |= {s.get_name() for s in table.get_symbols() if s.is_global()}
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            read.add(f"{node.value.id}.{node.attr}")
-    return read, given | changed(statement)
-
-
-def changed(statement):
-    """The names whose object a statement changes: a[0] = 1, a.b = 1, a.append(1)."""
-    found = set()
-    for node in ast.walk(statement):
-        inside = isinstance(node, ast.Attribute | ast.Subscript)
-        if inside and isinstance(node.ctx, ast.Store):
-            found |= {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
-    match statement:
-        case ast.Expr(ast.Call(ast.Attribute(ast.Name(name)))):
-            found.add(name)
-    return found
-
-
-def asks_for_more(statement):
-    """True if a statement imports within, or reads a file, of what a page has not."""
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Import):
-            if not all(is_here(alias.name) for alias in node.names):
-                return True
-        elif isinstance(node, ast.ImportFrom):
-            if any(lost(alias, node.module) for alias in node.names):
-                return True
-        elif getattr(node, "attr", getattr(node, "id", None)) in READS_FILES:
-            return True
-    return False
-
-
-def is_generator(statement):
-    return any(
-        isinstance(node, ast.Attribute) and node.attr == "default_rng"
-        for node in ast.walk(statement)
-    )
-
-
-def without_lost(statement, missing, generators):
-    """The part of a statement that can run, as code, and is that all of it?
-
-    What cannot run adds to the names that are `missing`.
-    """
-    gone = []
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        module = getattr(statement, "module", None)
-        gone = [a for a in statement.names if lost(a, module)]
-        missing.update((a.asname or a.name).partition(".")[0] for a in gone)
-        statement.names = [a for a in statement.names if a not in gone]
-        if not statement.names:
-            return "", False
-    read, given = names(statement)
-    if missing & read or asks_for_more(statement):
-        # a generator that was not drawn from gives other numbers than the page shows
-        missing |= given | (read & generators)
-        return "", False
-    missing -= given
-    generators.update(given if is_generator(statement) else ())
-    return ast.unparse(statement), not gone
-
-
-def parts(sources):
-    """For every cell of a page: the code of it that can run here, and is that all?
-
-    A statement cannot run here if it imports what a page does not have, or reads a name
-    that only such a statement has given a value.
-    """
-    missing, generators, found = needs_torch(), set(), []
-    for source in sources:
-        try:
-            body = ast.parse(source).body
-        except SyntaxError:  # %timeit, !ls
-            found.append(("", False))
+def pieces(tree):
+    """The statements of a cell; an import of several names is several."""
+    for statement in tree.body:
+        if not isinstance(statement, ast.Import | ast.ImportFrom):
+            yield statement
             continue
-        kept = [without_lost(s, missing, generators) for s in body]
-        whole = bool(kept) and all(all_of_it for _, all_of_it in kept)
-        found.append((source if whole else "\n".join(code for code, _ in kept), whole))
-    return found
+        for alias in statement.names:
+            piece = copy.copy(statement)
+            piece.names = [alias]
+            yield piece
 
 
-# ---- running them -------------------------------------------------------------------
+def given(piece):
+    """The names that a statement gives a value."""
+    table = symtable.symtable(ast.unparse(piece), "a cell", "exec").get_symbols()
+    return {s.get_name() for s in table if s.is_assigned() or s.is_imported()}
 
 
 class Printed(io.StringIO):
@@ -208,7 +84,7 @@ def advice(error, namespace):
         return "A line that begins with % or ! is for a notebook: leave it out."
     if isinstance(error, OSError) and error.errno == errno.EIO:
         return "A page cannot ask for input. Write the value into the code."
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ImportError):
         return f"This page has {HAVE}. Run the notebook for anything else."
     said = traceback.format_exception_only(error)[0]
     too_big = "too big" in said or "Maximum allowed dim" in said
@@ -235,19 +111,37 @@ def explained(error, namespace, name):
     return {"shown": f'<div class="bn-error">{shown}</div>', "line": line, "ran": False}
 
 
-def run(code, namespace):
-    """Run a cell: {printed, shown, line, ran}; shown is the last value, as HTML."""
+def execute(piece, namespace, name):
+    """Run one statement; return its value where it is an expression."""
+    if isinstance(piece, ast.Expr):
+        code = compile(ast.Expression(piece.value), name, "eval")
+        return eval(code, namespace)
+    return exec(compile(ast.Module([piece], []), name, "exec"), namespace)
+
+
+def run(code, namespace, lost=None):
+    """Run a cell: {printed, shown, line, ran}; shown is the last value, as HTML.
+
+    It ends where a statement fails. With `lost` it goes on behind it: that is called
+    with the error and the statement, whose names have no value then.
+    """
     name = f"<cell {next(COUNT)}>"  # its own, so that its lines are found in tracebacks
     linecache.cache[name] = (len(code), None, code.splitlines(True), name)
     printed, result = Printed(), {"shown": "", "line": None, "ran": True}
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            tree = ast.parse(code, name)
-            ends = tree.body and isinstance(tree.body[-1], ast.Expr)
-            last = ast.Expression(tree.body.pop().value) if ends else None
-            exec(compile(tree, name, "exec"), namespace)
-            if last is not None:
-                result["shown"] = shown(eval(compile(last, name, "eval"), namespace))
+            body = [*pieces(ast.parse(code, name))]
+            for piece in body:
+                try:
+                    value = execute(piece, namespace, name)
+                    if piece is body[-1]:
+                        result["shown"] = shown(value)
+                except BaseException as error:
+                    if lost is None:
+                        raise
+                    lost(error, piece)
+                    for gone in given(piece):
+                        namespace.pop(gone, None)
         except BaseException as error:  # SystemExit too: the page goes on
             result |= explained(error, namespace, name)
     return result | {"printed": printed.getvalue()}
@@ -256,13 +150,29 @@ def run(code, namespace):
 # ---- what the buttons ask for -------------------------------------------------------
 
 
+def kept():
+    """What code may change in numpy and bnlib, as later code should find it."""
+    ours = [n for n in sys.modules if n.partition(".")[0] in ("numpy", "bnlib")]
+    modules = [(vars(sys.modules[n]), {**vars(sys.modules[n])}) for n in ours]
+    return modules, np.get_printoptions(), np.geterr()
+
+
+KEPT = kept()
+
+
+def clean():
+    """Undo what code did to numpy and bnlib: a fresh start, without a new Python."""
+    modules, options, errors = KEPT
+    for module, names in modules:
+        module.update(names)
+    np.set_printoptions(**options)
+    np.seterr(**errors)
+
+
 def fresh():
     """The names that exist before an answer to an exercise."""
-    import numpy
-
-    import bnlib
-
-    return {"__name__": "__main__", "np": numpy, "check": bnlib.check}
+    clean()
+    return {"__name__": "__main__", "np": np, "check": bnlib.check}
 
 
 def run_answer(code):
@@ -284,8 +194,6 @@ def wrong_name(name, namespace):
 
 def check(name, code):
     """Run an answer and judge it: what `run` gives, and whether it `passed`."""
-    import bnlib
-
     namespace = fresh()
     result = run(code, namespace) | {"passed": False}
     if not result["ran"]:
@@ -299,40 +207,30 @@ def check(name, code):
 class Page:
     """The cells of a page, run in their order as far as one was tried.
 
-    A cell before that point starts the page anew: no cell runs twice, which would draw
-    other random numbers than the page shows.
+    Where a cell before that point has changed, or is tried again, the page starts anew:
+    no cell runs twice, which would draw other random numbers than the page shows.
     """
 
-    def __init__(self, sources):
-        self.sources = sources
-        self.codes = [code for code, _ in parts(sources)]
-        self.restart()
+    def __init__(self):
+        self.namespace, self.ran = {}, []
 
-    def restart(self):
-        self.namespace, self.done = {"__name__": "__main__"}, 0
-
-    def try_cell(self, number, code):
-        """Run the earlier cells that have not run yet, as printed, then this code."""
-        if number < self.done:
-            self.restart()
-        for earlier in self.codes[self.done : number]:
-            run(earlier, self.namespace)
-        self.done = number + 1
-        return run(code, self.namespace)
+    def try_cell(self, cells, number):
+        """Run what can of the cells before one, as far as it has not run, then it."""
+        done = len(self.ran)
+        if done > number or self.ran != cells[:done] or not done:
+            clean()
+            self.namespace, done = {"__name__": "__main__"}, 0
+        for earlier in cells[done:number]:
+            run(earlier, self.namespace, lost=lambda *_: None)
+        self.ran = cells[: number + 1]
+        return run(cells[number], self.namespace)
 
 
-@functools.cache
-def page(*sources):
-    return Page(sources)
-
-
-def try_cell(sources, number, code):
-    """Run a cell of a page, as Try it does."""
-    return page(*sources).try_cell(number, code)
+PAGE = Page()
 
 
 def answer(request):
     """The answer to a request of the page, both as JSON."""
     asked = json.loads(request)
-    actions = {"run_answer": run_answer, "check": check, "try_cell": try_cell}
+    actions = {"run_answer": run_answer, "check": check, "try_cell": PAGE.try_cell}
     return json.dumps(actions[asked.pop("do")](**asked))

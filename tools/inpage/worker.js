@@ -1,6 +1,6 @@
 // @ts-check
-// Python in a thread of its own, so that the page never waits for it. A message brings
-// the runtime's addresses and a request, which runner.py answers.
+// Python in a thread of its own, so that the page never waits for it. The first message
+// brings the runtime's addresses, every other a request, which runner.py answers.
 
 /** @type {any} */
 const scope = self;
@@ -50,7 +50,11 @@ async function start(runtime) {
       throw error;
     }
   };
-  scope.importScripts(`${runtime.pyodide}pyodide.js`);
+  // Loaded by address they would not be in the store, and Pyodide needs a network.
+  for (const name of ["pyodide.js", "pyodide.asm.js"]) {
+    const file = await scope.fetch(runtime.pyodide + name);
+    scope.importScripts(URL.createObjectURL(await file.blob()));
+  }
   const python = await scope.loadPyodide({ indexURL: runtime.pyodide });
   for (const wheel of runtime.wheels) {
     const file = await scope.fetch(runtime.base + wheel);
@@ -69,6 +73,7 @@ scope.onmessage = async (/** @type {MessageEvent} */ { data }) => {
   try {
     const python = await (runner ??= start(data.runtime));
     scope.postMessage({ started: true });
+    if (!data.request) return;
     scope.postMessage({ answer: JSON.parse(python.answer(JSON.stringify(data.request))) });
   } catch (error) {
     tell(error);
