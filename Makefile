@@ -27,7 +27,7 @@ export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vendor book test coverage check export exercises run experiments bench lab serve pdf \
-	links lock release clean distclean
+	shares links lock release clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -115,6 +115,9 @@ serve: book  ## build the site and serve it at http://localhost:8000 (PORT=...)
 pdf: book  ## print the whole book into one file, with a headless Chromium
 	@echo "== printing the book"
 	@$(PY) tools/pdf.py
+
+shares: book  ## what pages are made of: code and monospaced output, figures
+	@$(PY) tools/shares.py
 
 links: $(READY)  ## follow every link that leads out of the book (needs the web)
 	@$(VENV)/bin/jupyter-book build -q --builder linkcheck --path-output _build/links . \

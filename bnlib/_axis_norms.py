@@ -12,7 +12,11 @@ from bnlib._batch_norm import (
     moments,
     normalize_backward,
 )
-from bnlib._declare import Number, cache_of, takes
+from bnlib._declare import (
+    Number,
+    cache_of,
+    takes,
+)
 
 __all__ = [
     "layer_norm",

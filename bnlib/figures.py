@@ -3,21 +3,23 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-import base64
 import html
 import itertools
 import json
 import re
 from collections import defaultdict
-from io import BytesIO, StringIO
+from io import StringIO
 from xml.etree import ElementTree
 
 import ipywidgets as widgets
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
+from IPython import get_ipython
+from matplotlib.figure import Figure
+from matplotlib_inline import backend_inline
 
-__all__ = ["COLOURS", "style", "to_svg", "movable"]
+__all__ = ["COLOURS", "to_svg", "style", "movable"]
 
 
 COLOURS = {
@@ -28,34 +30,6 @@ COLOURS = {
     "orange": "#E69F00",
     "sky": "#56B4E9",
 }
-
-
-_DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))]
-
-
-def style():
-    """Set the look of the book's figures, until Python ends.
-
-    Changes `matplotlib.rcParams`: the Okabe-Ito palette with one dash pattern per
-    colour, no upper and right frame, 7.2 x 3.2 inches, a white ground that the site
-    inverts in dark mode. Source: Okabe and Ito (2008), Color Universal Design.
-    """
-    mpl.rcParams.update(
-        {
-            "axes.prop_cycle": cycler(color=list(COLOURS.values()))
-            + cycler(linestyle=_DASHES),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": "medium",
-            "figure.figsize": (7.2, 3.2),
-            "figure.dpi": 130,
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "image.cmap": "cividis",
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-        }
-    )
 
 
 _NUMBER = re.compile(r"-?\d+\.\d+")
@@ -123,6 +97,17 @@ def _slim(element, used):
     return list(element) if is_bare else [element]
 
 
+_MANY = 3000
+
+
+def _clouds(figure):
+    """Marks of a figure that are too many to be drawn one by one."""
+    for ax in figure.axes:
+        lines = [x for x in ax.lines if x.get_marker() not in ("None", "", " ")]
+        yield from (line for line in lines if len(line.get_xdata()) > _MANY)
+        yield from (c for c in ax.collections if len(c.get_offsets()) > _MANY)
+
+
 def to_svg(figure, salt="0"):
     """Return a figure as an inline SVG element and close it.
 
@@ -141,14 +126,51 @@ def to_svg(figure, salt="0"):
         alone.
     """
     text, look = StringIO(), {"svg.fonttype": "none", "font.sans-serif": "DejaVu Sans"}
+    for cloud in _clouds(figure):
+        cloud.set_rasterized(True)
     with mpl.rc_context({**look, "svg.hashsalt": str(salt)}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        unsaid = {"Date": None, "Creator": None}
+        figure.savefig(text, format="svg", metadata=unsaid, dpi=200)
     plt.close(figure)
     svg = re.sub(r"<[^>]+>", lambda tag: _short(tag[0]), text.getvalue())
     used = set(re.findall(r"#([\w-]+)", svg))
     (slim,) = _slim(ElementTree.fromstring(svg), used)
     slim.set("style", _LOOK)
     return ElementTree.tostring(slim, encoding="unicode")
+
+
+_DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))]
+
+
+def style():
+    """Set the look of the book's figures, until Python ends.
+
+    Changes `matplotlib.rcParams`: the Okabe-Ito palette with one dash pattern per
+    colour, no upper and right frame, 7.2 x 3.2 inches; and in a notebook, figures are
+    drawings, by `to_svg`. Source: Okabe and Ito (2008), Color Universal Design.
+    """
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=list(COLOURS.values()))
+            + cycler(linestyle=_DASHES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "figure.figsize": (7.2, 3.2),
+            "figure.dpi": 130,
+            "figure.constrained_layout.use": True,
+            "figure.labelsize": "medium",
+            "figure.titlesize": "medium",
+            "font.size": 10,
+            "image.cmap": "cividis",
+            "image.interpolation": "none",  # a pixel stays a square, however large
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
+    if shell := get_ipython():
+        backend_inline.set_matplotlib_formats("svg")
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, to_svg)
 
 
 def _in_parts(frames):
@@ -181,11 +203,12 @@ _STORED = "text/vnd.bnlib.movable"
 
 
 class _Movable(widgets.VBox):
-    """Sliders above a frame; stored, it is words, parts and a still picture."""
+    """Sliders above a frame; stored, it is words, parts and the first frame."""
 
-    def __init__(self, sliders, frames, said, still):
+    def __init__(self, sliders, frames, said, live):
         stage = widgets.HTML()
-        self.frames, self.said, self.still = frames, said, still
+        self.frames, self.said = frames, said
+        self.live = {"live": live} if live else {}
         super().__init__([*sliders, stage])
 
         def show(change=None):
@@ -194,28 +217,22 @@ class _Movable(widgets.VBox):
                 number = number * len(slider.options) + slider.index
             label = html.escape(said[number])
             stage.value = f'<div role="img" aria-label="{label}">{frames[number]}</div>'
+            return frames[number]
 
         for slider in sliders:
             slider.observe(show, "index")
-        show()
+        self.first = show()
 
     def __repr__(self):
         return f"<movable figure: {len(self.frames)} frames>"
 
     def _repr_mimebundle_(self, **choice):
         words = {"sliders": [_words(s) for s in self.children[:-1]], "said": self.said}
+        words |= self.live
         parts, rows = _in_parts(self.frames)
         lines = json.dumps(words, ensure_ascii=False), json.dumps(rows), *parts
-        stored = {_STORED: "\n".join(lines), "image/png": self.still}
+        stored = {_STORED: "\n".join(lines), "image/svg+xml": self.first}
         return super()._repr_mimebundle_(**choice) | stored
-
-
-def _still(figure):
-    """A figure as a picture, the way a notebook stores one; closes it."""
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    plt.close(figure)
-    return base64.b64encode(picture.getvalue()).decode()
 
 
 def _slider(label, positions, show, start):
@@ -236,7 +253,7 @@ def _slider(label, positions, show, start):
     )
 
 
-def movable(draw, values, *, label="", describe, show=str, start=0):
+def movable(draw, values, *, label="", describe, show=str, start=0, live=None):
     """Return a figure with a slider, one pre-drawn frame per value.
 
     For several sliders, `values` is a dict label -> positions; draw and describe then
@@ -259,6 +276,9 @@ def movable(draw, values, *, label="", describe, show=str, start=0):
         Of a value; returns the text beside the slider.
     start : int or tuple of int
         Index of the frame shown first.
+    live : dict
+        Kind, batch and range of a figure that the site computes in place of the
+        frames, and whose examples can be dragged.
 
     Returns
     -------
@@ -279,7 +299,4 @@ def movable(draw, values, *, label="", describe, show=str, start=0):
     salt = str([slider.options for slider in sliders])
     chosen = list(itertools.product(*positions.values()))
     frames = [to_svg(draw(*values), salt) for values in chosen]
-    first = [those[at] for those, at in zip(positions.values(), starts, strict=True)]
-    return _Movable(
-        sliders, frames, [describe(*v) for v in chosen], _still(draw(*first))
-    )
+    return _Movable(sliders, frames, [describe(*values) for values in chosen], live)

@@ -5,11 +5,11 @@ from typing import Any
 
 import matplotlib.figure
 
-__all__ = ["COLOURS", "style", "to_svg", "movable"]
+__all__ = ["COLOURS", "to_svg", "style", "movable"]
 COLOURS: dict[str, Any]
 
-def style() -> None: ...
 def to_svg(figure: matplotlib.figure.Figure, salt: str = ...) -> str: ...
+def style() -> None: ...
 def movable(
     draw: Callable,
     values: Iterable | dict,
@@ -18,4 +18,5 @@ def movable(
     describe: Callable,
     show: Callable = ...,
     start: int | tuple[int, ...] = ...,
+    live: dict = ...,
 ) -> Any: ...

@@ -18,6 +18,15 @@
 # - do a second thing;
 # - recognise a third.
 
+# %% tags=["remove-cell", "setup"]
+# Where bnlib is missing, as on Colab: install it, and what the chapters need.
+from importlib.util import find_spec
+from pathlib import Path
+
+if not find_spec("bnlib"):
+    assert Path("../bnlib").is_dir(), "run this in chapters/ of a clone of the book"
+    get_ipython().run_line_magic("pip", "install -q ..[chapters]")
+
 # %%
 import numpy as np
 import torch

@@ -13,6 +13,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import bnlib.nn as ours_nn
 from bnlib import newton_schulz
@@ -72,6 +73,12 @@ OWN = {
 ALL = TWINS | OWN
 BATCH_NORMS = "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"
 ONE_DERIVATIVE = "InPlaceABN", "DecorrelatedBatchNorm"  # is all that these promise
+
+every_layer = pytest.mark.parametrize("name", ALL)
+every_twin = pytest.mark.parametrize("name", TWINS)
+train_or_eval = pytest.mark.parametrize(
+    "training", [True, False], ids=["train", "eval"]
+)
 
 # kind of input: which of the shapes, how it lies in memory, which values.
 KINDS = {
@@ -170,6 +177,7 @@ def input_of(name, kind, seed=0, dtype=torch.float32):
 
 def pairwise(seed=0, **axes):
     """Rows (dicts) in which every value of an axis meets every value of every other."""
+    axes = {name: list(values) for name, values in axes.items()}
     names, rng, rows = list(axes), random.Random(seed), []
     missing = {}
     for a, b in itertools.combinations(names, 2):
@@ -201,6 +209,28 @@ def pairs(*indirect, **axes):
     mark = pytest.mark.parametrize(tuple(axes), rows, indirect=indirect, ids=ids)
     use = pytest.mark.usefixtures(*indirect) if indirect else lambda test: test
     return lambda test: mark(use(test))
+
+
+class Block(nn.Module):
+    def __init__(self, lib, inputs, outputs):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm1 = lib.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = lib.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, bias=False), lib.BatchNorm2d(outputs)
+        )
+
+    def forward(self, x):
+        y = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
+        return (y + self.shortcut(x)).relu()
+
+
+def resnet(lib):
+    stem = nn.Conv2d(3, C, 3, bias=False), lib.BatchNorm2d(C), nn.ReLU()
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * C, 5)
+    return shaken(nn.Sequential(*stem, Block(lib, C, 2 * C), *head))
 
 
 class Wrong(list):

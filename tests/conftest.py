@@ -1,5 +1,8 @@
 """What all tests share."""
 
+import sys
+
+import pytest
 from nbval.plugin import IPyNbCell
 
 # What takes longest begins first, so that two workers end together; then the other
@@ -21,3 +24,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if isinstance(item, IPyNbCell):
             item.cell["execution_count"] = item.cell_num + 1
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """What a test draws does not depend on the tests before it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture
+def one_thread():
+    """The experiments compute with one thread; the other tests as they did before."""
+    torch = sys.modules["torch"]
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

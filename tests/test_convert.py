@@ -8,21 +8,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from company import OWN, TWINS, C, build, input_of, shaken
+from company import OWN, TWINS, C, build, every_twin, input_of, shaken
 from torch import nn
 from torch.ao.quantization import fuse_modules
 from torch.testing import assert_close
 
 import bnlib.nn as ours
 
-every_twin = pytest.mark.parametrize("name", TWINS)
 every_own = pytest.mark.parametrize("name", OWN)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

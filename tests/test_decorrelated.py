@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 from bnlib import covariance, newton_schulz, zca_whiten, zca_whiten_backward
@@ -74,7 +73,7 @@ def test_groups_of_one_channel_are_batch_norm(shape):
     assert_close(layer.eval()(x), known.eval()(x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("iterations", [None, *range(12)])
+@pytest.mark.parametrize("iterations", [None, 0, 1, 2, 5])
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_at_every_iteration_count(iterations, training):
     layer = DecorrelatedBatchNorm(4, 2, iterations=iterations, dtype=float64)
@@ -197,20 +196,3 @@ def test_newton_schulz_of_many_matrices(library):
     for bad, word in [(many[:, :2], "square"), (0 * many, "trace")]:
         with pytest.raises(ValueError, match=word):
             newton_schulz(library(bad))
-
-
-def test_it_trains():
-    torch.manual_seed(0)
-    layers = nn.Linear(5, 6), DecorrelatedBatchNorm(6, 2, iterations=5), nn.Tanh()
-    net = nn.Sequential(*layers, nn.Linear(6, 1))
-    x = mixed(64, 5).float()
-    target = x[:, :1] * x[:, 1:2] / 20
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
-    losses = []
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = (net(x) - target).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.1 * losses[0]

@@ -101,6 +101,24 @@ def check_provenance(result):
     assert definitions and all(len(text) > 10 for text in definitions.values())
 
 
+def check_script(result, script, **more):
+    """The script's settings and words are still those of the result."""
+    config = json.loads(json.dumps({**script.CONFIG, **more}))
+    assert result["provenance"]["config"] == config, "run it again: the script changed"
+    assert result["definitions"] == script.DEFINITIONS
+
+
+def run_small(script, command, folder):
+    """The result of a script that is run with few steps; nothing is left behind."""
+    script.main([*command.split(), *options_for(folder, "new.json")])
+    result = load(folder / "new.json")
+    check_provenance(result)
+    expected = f"python -m {script.__name__} {command}"
+    assert result["provenance"]["command"] == expected
+    assert not list((folder / "unfinished").iterdir())
+    return result
+
+
 def test_there_are_results():
     names = {script.__name__.split(".")[1] for script in SCRIPTS}
     assert names == {path.stem for path in FILES}
@@ -129,13 +147,9 @@ def check_percentiles(result, seeds, steps):
     expected = [(kind, seed) for seed in seeds for kind in kinds]
     assert [(run["network"], run["seed"]) for run in runs] == expected
     for run in runs:
-        unit = run["typical_unit"]
-        low, median, high = (np.array(unit[key]) for key in ("p15", "p50", "p85"))
-        assert len(low) == len(at) and (low < median).all() and (median < high).all()
-        drift = (median.max() - median.min()) / (high - low).mean()
-        assert unit["drift"] == pytest.approx(drift, rel=2e-2)
-        assert unit["drift"] == run["drift"] == sorted(run["unit_drift"])[49]
-        assert run["unit_drift"][unit["unit"]] == unit["drift"]
+        assert len(check_unit(run)) == len(at)
+        assert run["drift"] == sorted(run["unit_drift"])[49]
+        assert run["unit_drift"][run["typical_unit"]["unit"]] == run["drift"]
         assert run["late_drift"] == sorted(run["unit_late_drift"])[49]
         assert np.shape(run["saturation"]) == (3, len(at))
         assert np.shape(run["gradient_norms"]) == (4, len(at))
@@ -146,24 +160,20 @@ def check_percentiles(result, seeds, steps):
         assert np.min(run["gradient_norms"]) > 0 and min(run["loss"]) > 0
     for kind in kinds:
         own = [run for run in runs if run["network"] == kind]
-        last = [run["test_accuracy"][-1] for run in own]
         summary = result["summary"][kind]
-        assert summary["final_test_accuracy"]["per_seed"] == last
+        check_spread(
+            summary["final_test_accuracy"], [curve[-1] for curve in accuracies(own)]
+        )
         assert summary["drift"]["mean"] == pytest.approx(
             np.mean([run["drift"] for run in own]), rel=1e-3
         )
-        if len(seeds) > 1:
-            sd = np.std(last, ddof=1)
-            assert summary["final_test_accuracy"]["sd"] == pytest.approx(sd, rel=1e-2)
 
 
 def test_recorded_percentiles():
     result = load(RESULTS / "mnist_percentiles.json")
     check_percentiles(result, [0, 1, 2, 3, 4], 50_000)
     assert len(result["steps"]) == 60
-    config = {**mnist_percentiles.CONFIG, "steps": 50_000}
-    assert result["provenance"]["config"] == config, "run it again: the script changed"
-    assert result["definitions"] == mnist_percentiles.DEFINITIONS
+    check_script(result, mnist_percentiles, steps=50_000)
 
 
 @pytest.fixture(scope="module")
@@ -178,30 +188,15 @@ def mnist(real_data, cached_mnist, monkeypatch):
         monkeypatch.setattr(module, "load", cached_mnist)
 
 
-@pytest.fixture
-def one_thread():
-    """The scripts compute with one thread; the other tests as they did before."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def options_for(folder, out):
     return ["--checkpoints", str(folder / "unfinished"), "--out", str(folder / out)]
 
 
 def test_percentiles_script(mnist, one_thread, tmp_path):
-    for name in ("new.json", "again.json"):
-        more = options_for(tmp_path, name)
-        mnist_percentiles.main(["--seeds", "7", "--steps", "10", *more])
-    result = load(tmp_path / "new.json")
-    check_provenance(result)
-    check_percentiles(result, [7], 10)
-    command = "python -m experiments.mnist_percentiles --seeds 7 --steps 10"
-    assert result["provenance"]["command"] == command
-    again = load(tmp_path / "again.json")
-    assert result["runs"] == again["runs"], "the same seed, another result"
-    assert not list((tmp_path / "unfinished").iterdir())
+    command = "--seeds 7 --steps 10"
+    one, again = (run_small(mnist_percentiles, command, tmp_path) for _ in range(2))
+    check_percentiles(one, [7], 10)
+    assert one["runs"] == again["runs"], "the same seed, another result"
 
 
 def test_networks_start_equal():
@@ -283,25 +278,58 @@ def check_spread(summary, values):
         assert summary["sd"] is None
 
 
+def check_sweep(result, seeds):
+    """The settings were chosen on other seeds than those they are judged on."""
+    config, swept = result["provenance"]["config"], result["sweep"]
+    assert result["provenance"]["seeds"] == seeds
+    assert not set(seeds) & set(swept["seeds"]), "chosen and judged on the same seeds"
+    assert swept["lrs"] == config["lrs"]
+    return config, swept
+
+
+def check_chosen(grid, mean, best, where):
+    """Of a grid of accuracies, the last axis the seeds, the best mean was chosen."""
+    assert 0 <= grid.min() <= grid.max() <= 1
+    assert mean == pytest.approx(grid.mean(-1), abs=6e-5)
+    assert best == mean[where]
+    assert grid.mean(-1)[where] == pytest.approx(grid.mean(-1).max(), abs=1e-9)
+
+
+def check_steps(found, curves, at, level):
+    """The first step at which each curve has reached a level."""
+    for curve, step in zip(curves, found["per_seed"], strict=True):
+        there = np.array(curve) >= float(level)
+        assert step == (at[there.argmax()] if there.any() else None)
+
+
+def check_unit(run):
+    """The drift of the typical unit follows from its percentiles; returns medians."""
+    unit = run["typical_unit"]
+    low, median, high = (np.array(unit[key]) for key in ("p15", "p50", "p85"))
+    assert (low < median).all() and (median < high).all()
+    drift = (median.max() - median.min()) / (high - low).mean()
+    assert run["drift"] == unit["drift"] == pytest.approx(drift, rel=2e-2)
+    return median
+
+
+def accuracies(runs):
+    return [run["test_accuracy"] for run in runs]
+
+
 def check_tuned(result, seeds, steps):
     """Shapes, ranges, and everything that can be computed from the rest."""
-    facts, runs, at = result["provenance"], result["runs"], result["steps"]
-    config, swept, kinds = facts["config"], result["sweep"], mnist_mlp.NETWORKS
-    assert facts["seeds"] == seeds and config["steps"] == steps == at[-1]
-    assert len(facts["data_sha256"]) == 4
-    assert at == sorted(set(at)) and at[0] == 0
-    assert not set(seeds) & set(swept["seeds"]), "chosen and judged on the same seeds"
-    assert (swept["lrs"], swept["stds"]) == (config["lrs"], config["stds"])
+    config, swept = check_sweep(result, seeds)
+    runs, at, kinds = result["runs"], result["steps"], mnist_mlp.NETWORKS
+    assert config["steps"] == steps == at[-1]
+    assert len(result["provenance"]["data_sha256"]) == 4
+    assert at == sorted(set(at)) and at[0] == 0 and swept["stds"] == config["stds"]
     for kind in kinds:
         grid = np.array(swept["validation_accuracy"][kind])
         assert grid.shape == tuple(len(swept[k]) for k in ("stds", "lrs", "seeds"))
-        assert 0 <= grid.min() <= grid.max() <= 1
         mean = np.array(swept["mean_validation_accuracy"][kind])
-        assert mean == pytest.approx(grid.mean(2), abs=6e-5)
         best = result["chosen"][kind]
         where = swept["stds"].index(best["std"]), swept["lrs"].index(best["lr"])
-        assert grid.mean(2)[where] == pytest.approx(grid.mean(2).max(), abs=1e-9)
-        assert best["validation_accuracy"] == mean[where]
+        check_chosen(grid, mean, best["validation_accuracy"], where)
         for level, share in swept["robustness"][kind].items():
             assert share == pytest.approx((mean >= float(level)).mean(), abs=1e-4)
     expected = [(s, k, n) for s in seeds for k in kinds for n in ("untuned", "tuned")]
@@ -310,13 +338,8 @@ def check_tuned(result, seeds, steps):
         tuned = run["setting"] == "tuned"
         wanted = result["chosen"][run["network"]] if tuned else config["untuned"]
         assert (run["lr"], run["std"]) == (wanted["lr"], wanted["std"])
-        unit = run["typical_unit"]
-        low, median, high = (np.array(unit[key]) for key in ("p15", "p50", "p85"))
-        assert (low < median).all() and (median < high).all()
-        drift = (median.max() - median.min()) / (high - low).mean()
-        assert run["drift"] == unit["drift"] == pytest.approx(drift, rel=2e-2)
         series = ("loss", "test_accuracy", "median_spread", "saturation")
-        assert {len(run[key]) for key in series} == {len(median)} == {len(at)}
+        assert {len(run[key]) for key in series} == {len(check_unit(run))} == {len(at)}
         for key in ("test_accuracy", "saturation"):
             assert 0 <= min(run[key]) <= max(run[key]) <= 1
     for setting in ("untuned", "tuned"):
@@ -324,13 +347,11 @@ def check_tuned(result, seeds, steps):
         for kind in kinds:
             own = [r for r in runs if (r["setting"], r["network"]) == (setting, kind)]
             summary = result["summary"][setting][kind]
-            last[kind] = [run["test_accuracy"][-1] for run in own]
+            last[kind] = [curve[-1] for curve in accuracies(own)]
             check_spread(summary["final_test_accuracy"], last[kind])
             assert summary["drift"]["per_seed"] == [run["drift"] for run in own]
             for level, found in summary["steps_to"].items():
-                for run, step in zip(own, found["per_seed"], strict=True):
-                    reached = np.array(run["test_accuracy"]) >= float(level)
-                    assert step == (at[reached.argmax()] if reached.any() else None)
+                check_steps(found, accuracies(own), at, level)
         gap = np.subtract(last["batch_norm"], last["baseline"])
         check_spread(result["summary"][setting]["gap"], gap)
 
@@ -338,22 +359,14 @@ def check_tuned(result, seeds, steps):
 def test_recorded_tuned():
     result = load(RESULTS / "mnist_tuned.json")
     check_tuned(result, [0, 1, 2, 3, 4], 50_000)
-    config = {**mnist_tuned.CONFIG, "steps": 50_000, "sweep_steps": 10_000}
-    assert result["provenance"]["config"] == config, "run it again: the script changed"
-    assert result["definitions"] == mnist_tuned.DEFINITIONS
+    check_script(result, mnist_tuned, steps=50_000, sweep_steps=10_000)
 
 
 def test_tuned_script(mnist, one_thread, tmp_path, monkeypatch):
     small = {**mnist_tuned.CONFIG, "lrs": [0.1, 1.0], "stds": [0.1, mnist_mlp.FAN_IN]}
     monkeypatch.setattr(mnist_tuned, "CONFIG", small)
     command = "--seeds 7 --sweep-seeds 8 9 --steps 5 --sweep-steps 2"
-    mnist_tuned.main([*command.split(), *options_for(tmp_path, "new.json")])
-    result = load(tmp_path / "new.json")
-    check_provenance(result)
-    check_tuned(result, [7], 5)
-    expected = f"python -m experiments.mnist_tuned {command}"
-    assert result["provenance"]["command"] == expected
-    assert not list((tmp_path / "unfinished").iterdir())
+    check_tuned(run_small(mnist_tuned, command, tmp_path), [7], 5)
 
 
 def test_the_best_setting_is_chosen_and_among_equals_the_smaller_rate(monkeypatch):

@@ -20,11 +20,6 @@ from bnlib import _fast
 KERNELS = ["compiled", "no numba"]
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def compiled(request, monkeypatch):
     """With kernels and without: what has a way without them is tested on both."""

@@ -14,11 +14,14 @@ import torch
 from test_experiments import (
     DATA,
     ROOT,
-    check_provenance,
+    check_script,
     check_spread,
+    check_steps,
+    check_sweep,
     go,
     load,
     options_for,
+    run_small,
 )
 from torch import nn
 
@@ -26,6 +29,7 @@ from experiments import inception, inception_ablation, inception_ensemble, runne
 from experiments import inception_table as table
 from experiments.provenance import RESULTS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPTS = (table, inception_ablation, inception_ensemble)
 
 
@@ -37,13 +41,6 @@ def made_up_data(number=160):
         return x, torch.randint(10, (n,), generator=generator)
 
     return images(number), images(50), images(70)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -295,10 +292,9 @@ def check_curves(runs, steps, at):
 
 def check_table(result, seeds, steps):
     """Shapes, ranges, and everything that can be computed from the rest."""
-    facts, runs, at = result["provenance"], result["runs"], result["steps"]
-    config, swept = facts["config"], result["sweep"]
-    assert facts["seeds"] == seeds and config["steps"] == steps
-    assert not set(seeds) & set(swept["seeds"]), "chosen and judged on the same seeds"
+    config, swept = check_sweep(result, seeds)
+    runs, at = result["runs"], result["steps"]
+    assert config["steps"] == steps
     for kind in table.KINDS:
         best = result["chosen"][kind]
         means = {
@@ -322,9 +318,8 @@ def check_table(result, seeds, steps):
         row = summary["variants"][name]
         check_spread(row["best"], [max(run["validation_accuracy"]) for run in own])
         check_spread(row["test_accuracy"], [run["test_accuracy"] for run in own])
-        for run, step in zip(own, row["steps_to_target"]["per_seed"], strict=True):
-            there = np.array(run["validation_accuracy"]) >= summary["target"]
-            assert step == (at[there.argmax()] if there.any() else None)
+        curves = [run["validation_accuracy"] for run in own]
+        check_steps(row["steps_to_target"], curves, at, summary["target"])
 
 
 def check_ablation(result, seeds, steps):
@@ -353,16 +348,6 @@ def check_ensemble(result, seeds):
     gains = together["mean"] - np.mean(single), together["mean"] - max(single)
     recorded = result["gain"], result["gain_over_best"]
     assert recorded == pytest.approx(gains, abs=2e-4)
-
-
-def run_small(script, command, folder):
-    script.main([*command.split(), *options_for(folder, "new.json")])
-    result = load(folder / "new.json")
-    check_provenance(result)
-    expected = f"python -m {script.__name__} {command}"
-    assert result["provenance"]["command"] == expected
-    assert not list((folder / "unfinished").iterdir())
-    return result
 
 
 def test_table_script(clothes, tmp_path, monkeypatch):
@@ -441,12 +426,8 @@ def test_recorded(script):
     result = load(RESULTS / f"{name}.json")
     check, *arguments = CHECKS[name]
     check(result, *arguments)
-    config = {**script.CONFIG, "steps": 5000}
-    if script is table:
-        config["sweep_steps"] = 1000
-    recorded = result["provenance"]["config"]
-    assert recorded == json.loads(json.dumps(config)), "run it again: it has changed"
-    assert result["definitions"] == script.DEFINITIONS
+    more = {"sweep_steps": 1000} if script is table else {}
+    check_script(result, script, steps=5000, **more)
     assert not math.isnan(result["provenance"]["wall_time_s"])
 
 

@@ -10,12 +10,13 @@ import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
 
-from bnlib.figures import movable, to_svg
+from bnlib.figures import COLOURS, movable, to_svg
 
 mpl.use("Agg")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import movables  # noqa: E402
+from drawings import NAMES, dress, place  # noqa: E402
 
 
 def draw(*values):
@@ -83,7 +84,7 @@ def test_what_frames_share_is_stored_once():
         to_svg(draw(n), str([s.options for s in figure.children[:-1]]))
         for n in range(12)
     ]
-    assert [drawn for _, drawn in frames(soup(figure))] == alone
+    assert [drawn for _, drawn in frames(soup(figure))] == list(map(dress, alone))
     assert len(stored) < 3 * len(alone[0])
     parts = stored.split("\n")[2:]
     assert len(set(parts)) == len(parts) and all(part.startswith("<") for part in parts)
@@ -94,7 +95,7 @@ def test_nothing_stored_is_counted_or_random():
     before = bundle(movable(draw, values, describe=describe))
     movable(draw, [1, 2], label="another", describe=describe)
     after = bundle(movable(draw, values, describe=describe))
-    kinds = {movables.STORED, "image/png", "text/plain"}
+    kinds = {movables.STORED, "image/svg+xml", "text/plain"}
     assert {k: before[k] for k in kinds} == {k: after[k] for k in kinds}
 
 
@@ -146,3 +147,42 @@ def test_a_start_outside_is_refused(start):
 def test_a_slider_without_a_name_is_refused():
     with pytest.raises(ValueError, match="label"):
         movable(draw, [1, 2], describe=describe)
+
+
+def test_a_page_names_all_colours_but_those_that_are_numbers():
+    assert {c.lower() for c in COLOURS.values()} <= set(NAMES)
+    fig, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1], color=COLOURS["blue"])
+    ax.pcolormesh([[1.0, 2.0]], cmap="cividis")
+    svg = BeautifulSoup(dress(to_svg(fig)), "html.parser")
+    colours = set(re.findall(r"(?:fill|stroke):([^;\"]+)", str(svg)))
+    ends = {mpl.colors.to_hex(mpl.colormaps["cividis"](end)) for end in (0.0, 1.0)}
+    assert {c for c in colours if c.startswith("#")} == ends
+    assert {"var(--fig-blue)", "var(--bn-ink)", "var(--bn-bg)"} <= colours
+    assert "DejaVu" not in str(svg) and svg.svg["style"].startswith("--wide:460.8;")
+
+
+def test_drawings_on_a_page_share_no_name_and_are_said():
+    cells = [
+        {"metadata": {"mystnb": {"image": {"alt": 'a "line"'}}}, "outputs": [output]}
+        for output in ({"data": {"image/svg+xml": to_svg(draw(1))}} for _ in "ab")
+    ]
+    place({"cells": cells})
+    html = [
+        BeautifulSoup(c["outputs"][0]["data"]["text/html"], "html.parser")
+        for c in cells
+    ]
+    names = [{tag["id"] for tag in each.select("[id]")} for each in html]
+    assert names[0] and not names[0] & names[1]
+    for each, own in zip(html, names, strict=True):
+        used = re.findall(r'(?:href="|url\()#([\w-]+)', str(each))
+        assert set(used) <= own
+        assert each.div["aria-label"] == 'a "line"' and each.div["role"] == "img"
+
+
+def test_many_dots_are_a_picture_inside_the_drawing():
+    fig, ax = plt.subplots()
+    ax.plot(range(5000), range(5000), ".")
+    ax.plot(range(5000), range(5000))
+    html = BeautifulSoup(to_svg(fig), "html.parser")
+    assert html.image and len(html.select("use")) < 100

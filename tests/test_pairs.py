@@ -21,6 +21,7 @@ from company import (
     C,
     Wrong,
     build,
+    every_layer,
     input_of,
     kinds_of,
     noise,
@@ -28,6 +29,7 @@ from company import (
     plain,
     repeated,
     shaken,
+    train_or_eval,
 )
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -47,11 +49,7 @@ import bnlib.nn as ours
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning"  # within torch.func
 )
-every_layer = pytest.mark.parametrize("name", ALL)
 every_batch_norm = pytest.mark.parametrize("name", BATCH_NORMS)
-train_or_eval = pytest.mark.parametrize(
-    "training", [True, False], ids=["train", "eval"]
-)
 OTHERS = [name for name in ALL if name not in BATCH_NORMS]
 # Of y and statistics, of gradients: relative to the largest value.
 TOLERANCE = {
@@ -59,11 +57,6 @@ TOLERANCE = {
     torch.float64: (1e-10, 1e-8),
     torch.bfloat16: (1e-2, 5e-2),
 }
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def differs(mine, wanted, tolerance, least=0.0):
@@ -335,12 +328,6 @@ def test_a_layer_with_a_past_holds_what_a_new_one_of_torch_holds(name, copied):
             assert value.keys() == vars(new)[key].keys()
         else:
             assert value == vars(new)[key], key
-
-
-@every_layer
-def test_the_pickle_of_a_layer_with_a_past_is_as_long_as_a_new_ones(name):
-    layer = with_a_past(name, seed=2)
-    assert len(pickle.dumps(layer)) == len(pickle.dumps(as_new(layer, name)))
 
 
 def in_place(layer, name, value):

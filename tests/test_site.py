@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import numpy as np
 import pytest
 import yaml
 from bs4 import BeautifulSoup
@@ -29,6 +30,8 @@ from playwright.sync_api import Error, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import opening  # noqa: E402
+
+import bnlib  # noqa: E402
 
 HTML = ROOT / "_build" / "html"
 AXE = ROOT / "_build" / "checks" / "axe" / "axe.min.js"
@@ -155,12 +158,11 @@ def test_all_scripts_together_weigh_less_than_half_a_megabyte():
 
 
 @every_doc
-def test_chapter_number_is_the_papers_section(page):
+def test_chapter_has_the_number_of_its_file(page):
     number = soup(page).select_one("h1 .section-number")
-    shown = number.get_text().strip(" .\xa0") if number else ""
-    prefix = Path(page).name.split("_")[0]
-    in_the_book = prefix.isdigit() and int(prefix) > 0
-    assert shown == (str(int(prefix)) if in_the_book else "")
+    shown = number.get_text().strip() if number else ""
+    found = re.match(r"(A\d|\d\d)_", Path(page).name)
+    assert shown == ((found[1].lstrip("0") or "0") if found else "")
 
 
 @every_doc
@@ -275,11 +277,10 @@ PHONE_LOOK = """async () => {
     rows: all('.pst-scrollable-table-container')
       .filter(e => e.scrollWidth > e.clientWidth)
       .flatMap(e => all('tr', e)).filter(e => size(e).height > 160).map(name),
-    // Of letters of 10 points 8 pixels are left; of panels side by side more.
-    tiny: all('.bd-article figure img')
-      .filter(e => size(e).width < e.naturalWidth / 130 * 59 ||
-        e.naturalWidth > 2.3 * e.naturalHeight && size(e).width < 600)
-      .map(e => e.alt),
+    // Letters of 10 points have 10 pixels.
+    tiny: all('.bn-drawing svg')
+      .filter(e => size(e).width < 0.99 * e.viewBox.baseVal.width)
+      .map(e => e.parentElement.ariaLabel),
   };
 }"""
 ERRORS_CUT = """() => [...document.querySelectorAll('.traceback pre')]
@@ -305,18 +306,16 @@ DARK = """() => {
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   };
   const texts = '.bd-article p, figcaption, .bn-sliders *, td, pre';
-  const figures = '.cell_output img, .cell_output svg';
+  const papers = '.bn-drawing svg > path:first-of-type';
   return {
     theme: document.documentElement.dataset.theme,
     faint: [...document.querySelectorAll(texts)]
       .filter(e => e.getClientRects().length && e.textContent.trim())
       .filter(e => contrast(e) < 4.5)
       .map(e => `${contrast(e).toFixed(1)}: ${e.textContent.trim().slice(0, 40)}`),
-    glaring: [...document.querySelectorAll(figures)]
-      .filter(e => !e.closest('.keep-colours, .copybtn'))
-      .filter(e => { const s = getComputedStyle(e);
-        return !/invert/.test(s.filter) || (rgb(s.backgroundColor)[3] ?? 1) > 0; })
-      .map(e => e.outerHTML.slice(0, 80)),
+    glaring: [...document.querySelectorAll(papers)]
+      .filter(e => light(rgb(getComputedStyle(e).fill)) > 0.05)
+      .map(e => e.closest('[role=img]').ariaLabel),
   };
 }"""
 
@@ -558,6 +557,85 @@ def test_figures_move_by_keyboard_and_say_what_they_show(browser, page):
     assert found == {"shown": len(soup(page).select(".bn-movable")), "faults": []}
     chapter = Path(page).name[:2].isdigit()
     assert found["shown"] >= chapter, "every chapter has something to move"
+
+
+LIVE = [
+    (page, n)
+    for page in PAGES[: len(DOCS)]
+    if (HTML / page).is_file()
+    for n in range((HTML / page).read_text(encoding="utf-8").count(" data-live="))
+]
+
+
+def told_by_bnlib(kind, x, i):
+    """What a live figure should say of example i: the same, with bnlib."""
+    y, cache = bnlib.batch_norm(np.array(x)[:, None])
+    if kind == "escape":
+        return f"lands at {y[i, 0]:.2f}"
+    dy = np.eye(len(x))[:, [i]]
+    dx = bnlib.batch_norm_backward(dy, cache)[0][:, 0]
+    return "pulled: gradients " + ", ".join(f"{v:.2f}" for v in dx)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page, n", LIVE)
+def test_live_figures_compute_what_bnlib_does(browser, page, n):
+    """By keys, and by a pointer that is dragged to both ends."""
+    tab = browser.open(page, [])
+    live = json.loads(soup(page).select("[data-live]")[n]["data-live"])
+    dots = tab.locator("[data-live]").nth(n).locator("[role=slider]")
+    dots.last.scroll_into_view_if_needed()
+    x = list(live["batch"])
+
+    def agrees(i):
+        told = dots.nth(i).get_attribute("aria-valuetext").replace("−", "-")
+        assert told == f"{x[i]:.1f}, {told_by_bnlib(live['kind'], x, i)}"
+
+    for i, key, by in (
+        (0, "ArrowRight", 0.1),
+        (1, "PageUp", 1),
+        (2, "ArrowLeft", -0.1),
+    ):
+        dots.nth(i).focus()
+        tab.keyboard.press(key)
+        x[i] = round(x[i] + by, 1)
+        agrees(i)
+    last = len(x) - 1
+    for end, far in zip(live["range"], (-3000, 3000), strict=True):
+        box = dots.last.locator(".bn-dot").bounding_box()
+        at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        tab.mouse.move(*at)
+        tab.mouse.down()
+        tab.mouse.move(at[0] + far, at[1], steps=3)
+        tab.mouse.up()
+        x[last] = float(end)
+        agrees(last)
+    tab.close()
+
+
+def test_what_has_a_number_has_that_of_its_chapter():
+    for page in PAGES[: len(DOCS)]:
+        found = re.match(r"chapters/(A\d|\d\d)_", page)
+        captions = soup(page).select(".bd-article .caption-number")
+        numbers = [re.search(r"[A\d]+(?=\.\d)", c.text) for c in captions]
+        if found:
+            own = found[1].lstrip("0") or "0"
+            assert {number and number[0] for number in numbers} <= {own}, page
+
+
+@pytest.mark.browser
+def test_the_ledger_shows_what_is_chosen_and_every_claim_has_an_address(browser):
+    (page,) = (p for p in PAGES[: len(DOCS)] if soup(p).select(".bn-ledger"))
+    claims = tomllib.loads((ROOT / "chapters" / "claims.toml").read_text())["claim"]
+    rows = soup(page).select(".bn-ledger tbody tr")
+    assert len({row["id"] for row in rows}) == len(rows) == len(claims)
+    chips = [row.select_one(".bn-verdict").text for row in rows]
+    assert sorted(chips) == sorted(claim["verdict"] for claim in claims)
+    tab = browser.open(page + "#verdict=false", [])
+    wanted = chips.count("false as stated")
+    assert tab.locator(".bn-ledger tbody tr:visible").count() == wanted
+    assert f"false as stated {wanted}" in tab.locator(".bn-verdicts").inner_text()
+    tab.close()
 
 
 @pytest.mark.browser

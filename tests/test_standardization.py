@@ -1,61 +1,49 @@
 """The standardization layer beside batch norm: networks, script and results."""
 
-import functools
-import json
 import math
-import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from test_experiments import check_provenance, check_spread
+from test_experiments import (  # noqa: F401  the data are there by name
+    accuracies,
+    cached_mnist,
+    check_chosen,
+    check_script,
+    check_spread,
+    check_steps,
+    check_sweep,
+    go,
+    load,
+    made_up_data,
+    mnist,
+    real_data,
+    run_small,
+)
 
 from bnlib import batch_norm
-from experiments import mnist_mlp, runner, standardization
+from experiments import standardization
 from experiments.provenance import RESULTS
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("BNLIB_DATA") or ROOT.parent / "shared" / "data")
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAIRS = [(a, k) for a in standardization.ACTIVATIONS for k in standardization.NETWORKS]
 SMALL = {"lr": 0.3, "seed": 3, "images": 500, "steps": 12}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-def made_up_data():
-    generator = torch.Generator().manual_seed(0)
-    x = (torch.rand(800, 784, generator=generator) > 0.5).float()
-    y = torch.randint(10, (800,), generator=generator)
-    return (x[:700], y[:700]), (x[700:], y[700:])
-
-
 def check_standardization(result, seeds, steps):
     """Shapes, ranges, and everything that can be computed from the rest."""
-    facts, runs, at = result["provenance"], result["runs"], result["steps"]
-    config, swept = facts["config"], result["sweep"]
-    assert facts["seeds"] == seeds and config["steps"] == steps == at[-1]
-    assert at == sorted(set(at)) and at[0] == 0 and len(facts["data_sha256"]) == 4
-    assert not set(seeds) & set(swept["seeds"]), "chosen and judged on the same seeds"
-    assert swept["lrs"] == config["lrs"]
+    config, swept = check_sweep(result, seeds)
+    runs, at = result["runs"], result["steps"]
+    assert config["steps"] == steps == at[-1]
+    assert at == sorted(set(at)) and at[0] == 0
+    assert len(result["provenance"]["data_sha256"]) == 4
     for activation, kind in PAIRS:
         grid = np.array(swept["validation_accuracy"][activation][kind])
         assert grid.shape == (len(swept["lrs"]), len(swept["seeds"]))
-        assert 0 <= grid.min() <= grid.max() <= 1
         mean = np.array(swept["mean_validation_accuracy"][activation][kind])
-        assert mean == pytest.approx(grid.mean(1), abs=6e-5)
         best = result["chosen"][activation][kind]
         where = swept["lrs"].index(best["lr"])
-        assert best["validation_accuracy"] == mean[where]
-        assert grid.mean(1)[where] == pytest.approx(grid.mean(1).max(), abs=1e-9)
+        check_chosen(grid, mean, best["validation_accuracy"], where)
     expected = [(seed, *pair) for seed in seeds for pair in PAIRS]
     assert [(r["seed"], r["activation"], r["network"]) for r in runs] == expected
     for run in runs:
@@ -73,7 +61,7 @@ def check_standardization(result, seeds, steps):
     for activation, kind in PAIRS:
         own = [r for r in runs if (r["activation"], r["network"]) == (activation, kind)]
         summary = result["summary"][activation][kind]
-        last = [run["test_accuracy"][-1] for run in own]
+        last = [curve[-1] for curve in accuracies(own)]
         check_spread(summary["final_test_accuracy"], last)
         for name in ("off", "batch_test_accuracy"):
             assert summary[name]["per_seed"] == [run[name] for run in own]
@@ -81,37 +69,23 @@ def check_standardization(result, seeds, steps):
             for name, found in summary[side].items():
                 assert found["per_seed"] == [run[side][name] for run in own]
         for level, found in summary["steps_to"].items():
-            for run, step in zip(own, found["per_seed"], strict=True):
-                there = np.array(run["test_accuracy"]) >= float(level)
-                assert step == (at[there.argmax()] if there.any() else None)
+            check_steps(found, accuracies(own), at, level)
 
 
 def test_recorded_standardization():
-    path = RESULTS / "standardization.json"
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = load(RESULTS / "standardization.json")
     steps = result["provenance"]["config"]["steps"]
     check_standardization(result, [0, 1, 2, 3, 4], steps)
-    config = {**standardization.CONFIG, "steps": steps, "sweep_steps": 3_000}
-    assert result["provenance"]["config"] == config, "run it again: the script changed"
-    assert result["definitions"] == standardization.DEFINITIONS and steps >= 5_000
+    check_script(result, standardization, steps=steps, sweep_steps=3_000)
+    assert steps >= 5_000
 
 
-def test_standardization_script(tmp_path, monkeypatch):
-    if not (DATA / "mnist").is_dir():
-        pytest.skip("no mnist at hand: set BNLIB_DATA to a folder that holds it")
-    monkeypatch.setenv("BNLIB_DATA", str(DATA))
+def test_standardization_script(mnist, cached_mnist, tmp_path, monkeypatch):  # noqa: F811
     small = {**standardization.CONFIG, "lrs": [0.1, 1.0]}
     monkeypatch.setattr(standardization, "CONFIG", small)
-    monkeypatch.setattr(standardization, "load", functools.cache(mnist_mlp.load))
+    monkeypatch.setattr(standardization, "load", cached_mnist)
     command = "--seeds 7 --sweep-seeds 8 9 --steps 200 --sweep-steps 20"
-    paths = ["--checkpoints", str(tmp_path / "c"), "--out", str(tmp_path / "new.json")]
-    standardization.main([*command.split(), *paths])
-    result = json.loads((tmp_path / "new.json").read_text())
-    check_provenance(result)
-    check_standardization(result, [7], 200)
-    expected = f"python -m experiments.standardization {command}"
-    assert result["provenance"]["command"] == expected
-    assert not list((tmp_path / "c").iterdir())
+    check_standardization(run_small(standardization, command, tmp_path), [7], 200)
 
 
 @pytest.mark.parametrize("activation", standardization.ACTIVATIONS)
@@ -162,18 +136,9 @@ def test_each_network_is_the_formula(kind):
 def test_a_stopped_run_ends_with_the_same_numbers(kind, pair, tmp_path):
     kind = getattr(standardization, kind)
     setting = dict(zip(("activation", "network"), pair, strict=True)) | SMALL
-    made = []
-
-    def go(path, stop_after=None):
-        def stop():
-            return sum(made) == stop_after
-
-        return runner.execute(kind, setting, made_up_data(), path, made.append, stop)
-
-    straight = go(tmp_path / "straight.pt")
-    made.clear()
-    assert go(tmp_path / "stopped.pt", stop_after=7) is None
-    assert go(tmp_path / "stopped.pt")["result"] == straight["result"]
+    straight = go(kind, setting, tmp_path / "straight.pt")
+    assert go(kind, setting, tmp_path / "stopped.pt", stop_after=7) is None
+    assert go(kind, setting, tmp_path / "stopped.pt")["result"] == straight["result"]
 
 
 def test_looking_at_a_network_leaves_it_alone():

@@ -25,15 +25,18 @@ from company import (
     C,
     Wrong,
     build,
+    every_layer,
+    every_twin,
     input_of,
     plain,
+    resnet,
     shaken,
+    train_or_eval,
 )
 from torch import fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import prepare_fx
-from torch.autograd import forward_ad
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrize, prune
@@ -66,22 +69,12 @@ pytestmark = [
         "Please use quant_min and quant_max:UserWarning",
     )
 ]
-every_layer = pytest.mark.parametrize("name", ALL)
-every_twin = pytest.mark.parametrize("name", TWINS)
 PLAIN = [name for name in OWN if name != "DecorrelatedBatchNorm"]  # which is exact
 every_plain = pytest.mark.parametrize("name", PLAIN)
-train_or_eval = pytest.mark.parametrize(
-    "training", [True, False], ids=["train", "eval"]
-)
 # As torch: to rounding, since under a tracer the same operator runs.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 STATEFUL = "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"
 STATEFUL += ("InstanceNorm2d, tracking",)
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def pair(name, training=True, dtype=torch.float32):
@@ -213,31 +206,9 @@ def test_the_older_onnx_file_is_that_of_torch(name, training):
         assert types(proto) == types(exported(models[1], inputs, dynamo=False))
 
 
-class Block(nn.Module):
-    def __init__(self, lib, inputs, outputs):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.norm1 = lib.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = lib.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, bias=False), lib.BatchNorm2d(outputs)
-        )
-
-    def forward(self, x):
-        y = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-        return (y + self.shortcut(x)).relu()
-
-
 def convnet(lib):
     net = nn.Sequential(nn.Conv2d(3, C, 3, bias=False), lib.BatchNorm2d(C))
     return shaken(net)
-
-
-def resnet(lib):
-    stem = nn.Conv2d(3, C, 3, bias=False), lib.BatchNorm2d(C), nn.ReLU()
-    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * C, 5)
-    return shaken(nn.Sequential(*stem, Block(lib, C, 2 * C), *head))
 
 
 def test_a_batch_norm_is_folded_into_the_convolution_before_it():
@@ -552,43 +523,37 @@ def function_of(name):
     return f"torch.nn.functional.{words.get(kind, kind.lower())}_norm"
 
 
-@every_twin
-@train_or_eval
-def test_a_function_mode_sees_of_ours_what_it_sees_of_torchs(name, training):
-    *layers, x = pair(name, training)
-    seen, ys = [], []
-    for layer in layers:
-        with Functions() as mode:
-            ys.append(layer(x))
-        seen.append(mode.seen)
-    assert seen[0] == seen[1] and seen[0][function_of(name)] == 1
-    assert_close(*ys, **CLOSE)
+def seen_by_a_mode(mode):
+    def watch(layer, x):
+        with mode() as watching:
+            return layer(x), watching.seen
+
+    return watch
+
+
+def seen_by_a_tensor(layer, x):
+    Watched.seen = collections.Counter()
+    y = layer(x.as_subclass(Watched))
+    assert type(y) is Watched
+    return y.as_subclass(torch.Tensor), Watched.seen
+
+
+WATCHES = {
+    "functions": seen_by_a_mode(Functions),
+    "operators": seen_by_a_mode(Operators),
+    "a tensor": seen_by_a_tensor,
+}
 
 
 @every_twin
 @train_or_eval
-def test_a_watching_tensor_sees_of_ours_what_it_sees_of_torchs(name, training):
+@pytest.mark.parametrize("watch", WATCHES)
+def test_who_watches_sees_of_ours_what_it_sees_of_torchs(name, training, watch):
     *layers, x = pair(name, training)
-    seen, ys = [], []
-    for layer in layers:
-        Watched.seen = collections.Counter()
-        ys.append(layer(x.as_subclass(Watched)))
-        seen.append(Watched.seen)
-    assert seen[0] == seen[1] and seen[0][function_of(name)] == 1
-    assert type(ys[0]) is Watched
-    assert_close(*(y.as_subclass(torch.Tensor) for y in ys), **CLOSE)
-
-
-@every_twin
-@train_or_eval
-def test_a_dispatch_mode_sees_of_ours_what_it_sees_of_torchs(name, training):
-    *layers, x = pair(name, training)
-    seen = []
-    for layer in layers:
-        with Operators() as mode:
-            layer(x)
-        seen.append(mode.seen)
+    ys, seen = zip(*(WATCHES[watch](layer, x) for layer in layers), strict=True)
     assert seen[0] == seen[1]
+    assert watch == "operators" or seen[0][function_of(name)] == 1
+    assert_close(*ys, **CLOSE)
 
 
 X = torch.arange(48.0).reshape(4, C, 3).sin()
@@ -677,12 +642,10 @@ def test_fake_tensors_go_forward_and_backward(name, training):
     assert made[0] == made[1] == (x.shape, wanted.stride(), x.dtype, x.shape)
 
 
-@pytest.mark.parametrize(
-    "name", ["SyncBatchNorm", "LocalResponseNorm", "BatchRenorm2d", "InPlaceABN"]
-)
+@pytest.mark.parametrize("name", [n for n in ALL if "Decorrelated" not in n])
 @train_or_eval
-def test_the_meta_device_takes_the_layers_that_other_tests_leave_out(name, training):
-    layer, x = build(name).to("meta").train(training), torch.empty(3, C, 5, 6)
+def test_the_meta_device_goes_forward_and_backward(name, training):
+    layer, x = build(name).to("meta").train(training), input_of(name, "small")[0]
     x = x.to("meta").requires_grad_()
     y = layer(x)
     y.sum().backward()
@@ -729,33 +692,20 @@ def test_gradients_per_sample_are_refused_as_by_torch(name):
     ("backend", "training"),
     [("eager", True), ("aot_eager", True), ("aot_eager", False)],
 )
-def test_compiled_layers_do_what_eager_ones_do(backend, training):
+@pytest.mark.parametrize("names", [TWINS, PLAIN], ids=["twins", "own"])
+def test_compiled_layers_do_what_eager_ones_do(names, backend, training):
     torch._dynamo.reset()
-    layers = Beside(ours, TWINS).train(training)
+    layers, single = Beside(ours, names).train(training), names is TWINS
     other, inputs = copy.deepcopy(layers), layers.inputs()
-    compiled = torch.compile(layers, backend=backend, fullgraph=True)
+    # The schedules of renormalization leave the graph; numbers, as here, do not.
+    compiled = torch.compile(layers, backend=backend, fullgraph=single)
     for module in (compiled, other):
         sum(y.square().mean() for y in module(*inputs)).backward()
-    assert_close(compiled(*inputs), other(*inputs), **CLOSE)
-    assert_close(dict(layers.state_dict()), dict(other.state_dict()), **CLOSE)
+    near = {"rtol": 1e-5, "atol": 1e-5} if single else {"rtol": 1e-4, "atol": 1e-4}
+    assert_close(compiled(*inputs), other(*inputs), **near)
+    assert_close(dict(layers.state_dict()), dict(other.state_dict()), **near)
     for (key, a), b in zip(layers.named_parameters(), other.parameters(), strict=True):
-        assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5, msg=key)
-
-
-@train_or_eval
-def test_compiled_layers_of_our_own_do_what_eager_ones_do(training):
-    torch._dynamo.reset()
-    layers = Beside(ours, ["BatchRenorm1d", "BatchRenorm2d", "InPlaceABN"])
-    layers.train(training)
-    other, inputs, found = copy.deepcopy(layers), layers.inputs(), []
-    for module in (torch.compile(layers, backend="aot_eager"), other):
-        ys = module(*inputs)
-        sum(y.square().mean() for y in ys).backward()
-        found.append(
-            [*(y.detach() for y in ys), *(p.grad for p in module.parameters())]
-        )
-        found[-1] += list(module.buffers())
-    assert_close(*found, rtol=1e-4, atol=1e-4)
+        assert_close(a.grad, b.grad, rtol=1e-4, atol=near["atol"], msg=key)
 
 
 @contextlib.contextmanager
@@ -788,18 +738,6 @@ def test_a_context_around_a_step_changes_nothing(name, training):
         with wrong.where(context):
             assert_close(*found, rtol=1e-9, atol=1e-9)
     assert not wrong, str(wrong)
-
-
-@every_twin
-@train_or_eval
-def test_dual_numbers_come_out_as_of_torch(name, training):
-    *layers, x = pair(name, training, torch.float64)
-    slope, found = torch.randn_like(x), []
-    for layer in layers:
-        with forward_ad.dual_level():
-            y = layer(forward_ad.make_dual(x, slope))
-            found.append(forward_ad.unpack_dual(y).tangent)
-    assert_close(*found, rtol=1e-9, atol=1e-9)
 
 
 # --- state that is wrapped, or a view -------------------------------------------------
@@ -1098,23 +1036,3 @@ def test_under_a_tracer_bad_input_raises_what_torch_says(case):
                 trace(build(name, lib), x)
             said.append((error.type, str(error.value)))
         assert said[0] == said[1], tracer
-
-
-CURES = {
-    "channels": "num_features=3",
-    "whole numbers": r"input\.float\(\)",
-    "one value": "use larger batches",
-    "other dtype": r"layer\.to\(input\.dtype\)",
-    "last axis": "move the axes",
-    "groups": "pass a divisor",
-    "one position": "as layer norm does",
-}
-
-
-@pytest.mark.parametrize("case", CURES)
-def test_elsewhere_bad_input_raises_torchs_error_with_a_cure(case):
-    name, x = BAD[case]
-    with pytest.raises(Exception) as theirs:
-        build(name, torch.nn)(x)
-    with pytest.raises(theirs.type, match=CURES[case]):
-        build(name)(x)

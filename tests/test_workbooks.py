@@ -1,13 +1,13 @@
 """Exercises in chapters, workbooks and catalogue are the same; what each catches."""
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -82,7 +82,7 @@ def test_the_first_cell_of_every_notebook_installs_bnlib(path):
 
 def test_what_a_chapter_reads_is_known():
     named = r'"(?:[\w./]*\.(?:json|toml|csv|md)|\.\.(?:/[\w./]*)?|experiments)"'
-    found = {p.stem for p in CHAPTERS if re.search(named, "\n".join(cells(p)))}
+    found = {p.stem for p in CHAPTERS if re.search(named, "\n".join(cells(p)[1:]))}
     told = {p.stem for p in CHAPTERS if exercises.reads(nbformat.read(p, as_version=4))}
     assert found == told and "09_mnist" in told and "04_backward" not in told
 
@@ -97,65 +97,48 @@ def test_a_download_runs_in_an_empty_folder_where_bnlib_is_installed(tmp_path):
 
 
 def ran(source, monkeypatch, missing=True):
-    """The commands that a first cell runs, where bnlib is missing or not."""
+    """The commands that a first cell gives, where bnlib is missing or not."""
     commands = []
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, **_: commands.append(command)
-    )
-    monkeypatch.setattr(os, "chdir", lambda folder: commands.append(str(folder)))
     if missing:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    exec(source, {})
+    shell = SimpleNamespace(
+        system=lambda command: commands.append(command),
+        run_line_magic=lambda name, rest: commands.append(f"{name} {rest}"),
+    )
+    exec(source, {"get_ipython": lambda: shell})
     return commands
 
 
 URL = "https://github.com/owner/book"
+CLONE = [f"git clone -q --depth=1 {URL} book", "cd -q book/{}"]
 
 
-@pytest.mark.parametrize("url", ["", URL])
 @pytest.mark.parametrize("folder", ["chapters", "workbooks"])
-class TestFirstCell:
-    pip = (sys.executable, "-m", "pip", "install", "-q")
-    extra = {"chapters": "[chapters]", "workbooks": ""}  # noqa: RUF012
+def test_the_first_cell_installs_what_is_missing(folder, monkeypatch, tmp_path):
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    bare, cloning = exercises.install(folder, ""), exercises.install(folder, URL)
+    pip = "pip install -q .." if folder == "workbooks" else PIP
+    assert ran(bare, monkeypatch, missing=False) == []
+    with pytest.raises(AssertionError, match=f"run this in {folder}/ of a clone"):
+        ran(bare, monkeypatch)
+    alone = [CLONE[0], CLONE[1].format(folder)]
+    assert ran(cloning, monkeypatch) == [*alone, pip]
+    (tmp_path / "bnlib").mkdir()
+    assert ran(bare, monkeypatch) == ran(cloning, monkeypatch) == [pip]
 
-    def test_does_nothing_where_bnlib_is(self, folder, url, monkeypatch):
-        assert not ran(exercises.install(folder, url), monkeypatch, missing=False)
 
-    def test_installs_the_clone_that_it_is_in(self, folder, url, monkeypatch, tmp_path):
-        (tmp_path / folder).mkdir()
-        (tmp_path / "bnlib").mkdir()
-        monkeypatch.chdir(tmp_path / folder)
-        (command,) = ran(exercises.install(folder, url), monkeypatch)
-        assert command == [*self.pip, f"{tmp_path}{self.extra[folder]}"]
-
-    def test_alone_it_makes_a_clone(self, folder, url, monkeypatch, tmp_path):
-        (tmp_path / "content").mkdir()
-        monkeypatch.chdir(tmp_path / "content")
-        if not url:
-            (tmp_path / "pyproject.toml").touch()  # of somebody's project
-            with pytest.raises(FileNotFoundError, match=f"run this in {folder}/ of a"):
-                ran(exercises.install(folder, url), monkeypatch)
-            return
-        commands = ran(exercises.install(folder, url), monkeypatch)
-        clone = str(tmp_path / "content" / "book")
-        assert commands[0] == ["git", "clone", "-q", "--depth=1", url, clone]
-        assert commands[1] == f"{clone}/{folder}"
-        assert commands[2] == [*self.pip, f"{clone}{self.extra[folder]}"]
+PIP = "pip install -q ..[chapters]"
 
 
 def test_a_chapter_that_reads_files_gets_them_though_bnlib_is_there(
     monkeypatch, tmp_path
 ):
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     first = exercises.install("chapters", URL, reads=True)
-    clone = str(tmp_path / "book")
-    commands = ran(first, monkeypatch, missing=False)
-    assert commands == [
-        ["git", "clone", "-q", "--depth=1", URL, clone],
-        f"{clone}/chapters",
-    ]
-    (tmp_path / "book").mkdir()  # the kernel was started anew
-    assert ran(first, monkeypatch, missing=False) == [f"{clone}/chapters"]
+    alone = [CLONE[0], CLONE[1].format("chapters")]
+    assert ran(first, monkeypatch, missing=False) == alone
 
 
 NAMES = {

@@ -9,6 +9,8 @@
 - An exercise is one card: its cell, its hints and its solution stand in it, these two
   folded by the browser itself.
 - Chapter 0 and the appendices have numbers, and their figures too.
+- Greek letters in prose are set as in formulas, and ε has one shape in both.
+- Verdicts of claims have a colour and a pattern; every claim of the ledger an address.
 - Figures with a slider become plain HTML, which needs no script to be seen
   (tools/movables.py).
 - The reference is written from the docstrings (tools/reference.py), the table of
@@ -30,6 +32,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import drawings
 import landing
 import movables
 import opening
@@ -100,6 +103,11 @@ def serve_vendored(app, config):
     config.mathjax_path = MATHJAX
 
 
+def unify_epsilon(app, config):
+    r"""Formulas show \epsilon as the ε of the text."""
+    config.mathjax3_config = {"tex": {"macros": {"epsilon": r"\varepsilon"}}}
+
+
 def fill_version(app, config):
     """Write the package's version where the footer says {version}."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -123,9 +131,8 @@ class Fold(nodes.Element):
 
 
 def visit_fold(self, node):
-    of = {"data-of": node["of"]} if node["of"] else {}
-    self.body.append(self.starttag(node, "details", **of))
-    self.body.append(f"<summary>{node['title']}</summary>")
+    self.body.append(self.starttag(node, "details"))
+    self.body.append(f"<summary>{self.encode(node['title'])}</summary>")
 
 
 def depart_fold(self, node):
@@ -133,17 +140,23 @@ def depart_fold(self, node):
 
 
 def fold_answer(node):
-    """A hint or a solution as a fold; a solution says which exercise it is of."""
+    """A hint or a solution as a fold; it stands in its exercise, which has a name."""
     title, *content = node.children
-    link = next(iter(title.findall(nodes.reference)), None)
+    is_solution = "solution" in node["classes"]
     return Fold(
         "",
         *content,
         ids=node["ids"],
         classes=[name for name in node["classes"] if name != "dropdown"],
-        title="Solution" if link else title.astext(),
-        of=link["refuri"].rpartition("#")[2] if link else "",
+        title="Solution" if is_solution else title.astext(),
     )
+
+
+def unwrap_name(title):
+    """An exercise's name stands beside its number: it needs no parentheses."""
+    for text in (title[0], title[-1]) if len(title) > 2 else ():
+        if text.astext() in (" (", ")"):
+            title.replace(text, nodes.Text(""))
 
 
 def make_exercise_cards(app, doctree, docname):
@@ -151,16 +164,18 @@ def make_exercise_cards(app, doctree, docname):
     for exercise in list(doctree.findall(is_exercise_node)):
         answers = nodes.container(classes=["bn-hints"])
         siblings = exercise.parent.children
+        unwrap_name(exercise[0])
         for node in siblings[siblings.index(exercise) + 1 :]:
             classes = node.get("classes", []) if isinstance(node, nodes.Element) else []
             if "dropdown" in classes:
                 answers += fold_answer(node)
             elif "tag_exercise" in classes and not answers.children:
                 exercise += node
-            elif not isinstance(node, nodes.target | nodes.comment):
+            elif isinstance(node, nodes.target | nodes.comment):
+                continue
+            else:
                 break
-            if node in siblings:
-                siblings.remove(node)
+            siblings.remove(node)
         if answers.children:
             exercise += answers
 
@@ -196,6 +211,7 @@ def prepare_notebook(app, docname, source):
             cell["metadata"]["mystnb"] = {"code_prompt_show": told}
             tags.append("hide-input")
     movables.place(book)
+    drawings.place(book)
     source[0] = json.dumps(book)
 
 
@@ -274,19 +290,25 @@ TOGETHER = re.compile(
     r"|\([A-Z1](?:, (?:[A-Z1]|…|\.\.\.))+\)"
     r"|(?:(?<=\b[Cc]hapter)|(?<=\bAlgorithm)|(?<=\bFigure)|(?<=\bSection)) (?=\d)"
 )
-UNBROKEN = re.compile(r"(\d(?:\.\d+)?e-\d+|∂\w+/∂\w+)")
+UNBROKEN = re.compile(
+    r"(\d(?:\.\d+)?e-\d+|∂\w+/∂\w+|(?<![A-Za-zα-ω])[α-ω](?![A-Za-zα-ω]))"
+)
 PROSE = nodes.paragraph | nodes.caption | nodes.emphasis | nodes.strong
 
 
 def join_numbers(app, doctree):
-    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, 1e-7."""
+    """Keep a number and what belongs to it in one line: 5 %, 0.41 ± 0.03, 1e-7.
+
+    Greek letters, and ∂L/∂x, are marked as mathematics.
+    """
     for text in list(doctree.findall(nodes.Text)):
         if not isinstance(text.parent, PROSE):
             continue
         joined = TOGETHER.sub(lambda found: found[0].replace(" ", "\xa0"), text)
         parts = [nodes.Text(part) for part in UNBROKEN.split(joined)]
         for n in range(1, len(parts), 2):
-            parts[n] = nodes.inline(parts[n], parts[n], classes=["bn-together"])
+            name = "bn-together" if parts[n][0].isdigit() else "bn-symbol"
+            parts[n] = nodes.inline(parts[n], parts[n], classes=[name])
         if joined != text or len(parts) > 1:
             text.parent.replace(text, [p for p in parts if p.astext()])
 
@@ -318,6 +340,49 @@ def number_pages(app, config):
     TocTreeCollector.assign_figure_numbers = assign_figure_numbers
 
 
+VERDICTS = {
+    "reproduced": "reproduced",
+    "partly": "partly",
+    "not at this scale": "scale",
+    "false as stated": "false",
+    "disputed": "disputed",
+}
+LINK = '<a class="headerlink" href="#{}" title="Link to this claim">#</a>'
+CHIP = '<span class="bn-verdict" data-verdict="{}">{}</span>'
+
+
+def judged_tables(doctree):
+    """The tables whose last column is called "verdict"."""
+    for table in doctree.findall(nodes.table):
+        head, body = next(table.findall(nodes.thead)), next(table.findall(nodes.tbody))
+        if head[0][-1].astext() == "verdict":
+            yield table, body
+
+
+def mark_verdicts(app, doctree, docname):
+    """Write chips in place of verdicts; the ledger's claims get an address each.
+
+    A page with several such tables is the ledger; `#verdict=false` chooses of it.
+    """
+    tables = list(judged_tables(doctree))
+    if len(tables) > 1:
+        places = "".join(f'<span id="verdict={v}"></span>' for v in VERDICTS.values())
+        section = tables[0][0].parent
+        section.insert(1, nodes.raw("", places, format="html"))
+    for table, body in tables:
+        table["classes"] += ["bn-claims", "bn-ledger"][: min(len(tables), 2)]
+        for row in body:
+            text = next(row[-1].findall(nodes.Text))
+            word = next((v for v in VERDICTS if text.startswith(v)), None)
+            if word:
+                chip = nodes.raw("", CHIP.format(VERDICTS[word], word), format="html")
+                text.parent.replace(text, [chip, nodes.Text(text[len(word) :])])
+            if len(tables) > 1:
+                name = "claim-" + nodes.make_id(row[0].astext())[:48].rstrip("-")
+                row["ids"].append(name)
+                row[0][-1] += nodes.raw("", LINK.format(name), format="html")
+
+
 def silence_thebe(app, config):
     """Keep sphinx-thebe from adding its settings and its script to the pages."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -329,6 +394,7 @@ def silence_thebe(app, config):
 def setup(app):
     app.connect("config-inited", serve_vendored, priority=200)
     app.connect("config-inited", fill_version)
+    app.connect("config-inited", unify_epsilon)
     app.connect("config-inited", silence_thebe)
     app.connect("config-inited", number_pages, priority=900)
     app.connect("doctree-read", join_numbers)
@@ -339,6 +405,7 @@ def setup(app):
     app.connect("doctree-read", link_terms)
     app.connect("doctree-resolved", set_messages)
     app.connect("doctree-resolved", make_exercise_cards)
+    app.connect("doctree-resolved", mark_verdicts)
     app.add_node(Fold, html=(visit_fold, depart_fold))
     app.connect("html-page-context", drop_mathjax, priority=900)
     app.connect("build-finished", mend_pages)

@@ -2,7 +2,6 @@
 
     python tools/exercises.py            # write workbooks/ and tests/mistakes.txt
     python tools/exercises.py --check    # fail if they differ from what is wanted
-    python tools/exercises.py --setup    # lay the first cells of the chapters anew
 
 An exercise lives in its chapter, and `make export` writes it to a file of its own in
 bnlib/exercises/catalogue/. From there come the workbooks, which have the stubs alone,
@@ -12,8 +11,7 @@ be it one name in it, loses its mistakes; the list shows it.
 The first cell of every notebook installs bnlib where it is missing, and does nothing
 elsewhere; the pages do not show it. Where there is no clone of the book around it, as
 on Colab or in a folder of downloads, it makes one, from the repository that _config.yml
-names, or says what to do where none is named. So it does where bnlib is installed but
-the chapter reads files that lie beside it in the book.
+names, or says what to do where none is named.
 """
 
 import hashlib
@@ -23,47 +21,32 @@ import textwrap
 
 import nbformat
 import yaml
-from export import ROOT, chapters
+from export import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnlib.exercises import EXERCISES
 
 TAG = "exercise"
-SETUP = "setup"
 WORKBOOKS = {  # file name: title, first and last chapter
     "1_the_paper": ("Workbook one: the paper", "02", "06"),
     "2_after_the_paper": ("Workbook two: after the paper", "13", "16"),
 }
 
-INSTALL = """\
+FIRST = """\
 # Where bnlib is missing, as on Colab: install it, and what the {folder} need.
-import importlib.util
-import os
-import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-missing = importlib.util.find_spec("bnlib") is None
-book = Path.cwd().resolve().parent
-if {needed}not (book / "bnlib").is_dir():
-    {alone}
-if missing:
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, f"{{book}}{extra}"], check=True)
-    importlib.invalidate_caches()"""
-
+"""
 CLONE = """\
-book = Path("book").resolve()
-    if not book.exists():
-        git = ["git", "clone", "-q", "--depth=1", "{address}"]
-        subprocess.run([*git, str(book)], check=True)
-    os.chdir(book / "{folder}")"""
-
-SAY = (
-    'what = "{why}"\n    raise FileNotFoundError('
-    'f"{{what}}: run this in {folder}/ of a clone of the book")'
-)
-# A chapter that reads results, or runs scripts, which are not in the package.
+if not Path("../bnlib").is_dir():
+    get_ipython().system("git clone -q --depth=1 {url} book")
+    get_ipython().run_line_magic("cd", "-q book/{folder}")
+"""
+SAY = """\
+assert Path("../bnlib").is_dir(), "run this in {folder}/ of a clone of the book"
+"""
+# Where a chapter reads results, or runs scripts, which are not in the package.
 READS = re.compile(r'"\.\./|"experiments"')
 
 WELCOME = """\
@@ -91,18 +74,18 @@ def address() -> str:
 
 def install(folder: str, url: str, reads: bool = False) -> str:
     """The first cell of a notebook in a folder of the repository at an address."""
-    extra = "[chapters]" if folder == "chapters" else ""
-    why = "this chapter reads files of the book" if reads else "bnlib is not installed"
-    alone = (CLONE if url else SAY).format(address=url, folder=folder, why=why)
-    needed = "" if reads else "missing and "
-    text = INSTALL.format(folder=folder, extra=extra, needed=needed, alone=alone)
-    return text if url else text.replace("import os\n", "")
+    missing = 'if not find_spec("bnlib"):\n'
+    alone = (CLONE if url else SAY).format(url=url, folder=folder)
+    what = "..[chapters]" if folder == "chapters" else ".."
+    pip = f'    get_ipython().run_line_magic("pip", "install -q {what}")'
+    then = alone + missing if reads else missing + textwrap.indent(alone, "    ")
+    return FIRST.format(folder=folder) + then + pip
 
 
 def reads(notebook) -> bool:
     """Whether a notebook needs files that lie beside it in the book."""
-    code = (c.source for c in notebook.cells if c.cell_type == "code")
-    return any(map(READS.search, code))
+    code = [c.source for c in notebook.cells if c.cell_type == "code"]
+    return any(map(READS.search, code[1:]))
 
 
 def attempt(exercise) -> str:
@@ -119,15 +102,6 @@ def with_id(cell, name: str, number: int):
 
 def is_made(cell) -> bool:
     return TAG in cell.metadata.get("tags", [])
-
-
-def open_with_install(notebook, chapter: str):
-    """Put the first cell after the title, in place of an older one."""
-    kept = [c for c in notebook.cells if SETUP not in c.metadata.get("tags", [])]
-    text = install("chapters", address(), reads(notebook))
-    cell = with_id(new_code_cell(text), f"{SETUP} {chapter}", 0)
-    cell.metadata["tags"] = ["remove-cell", SETUP]
-    notebook.cells = [kept[0], cell, *kept[1:]]
 
 
 def workbook(name: str):
@@ -160,16 +134,6 @@ def caught() -> str:
     )
 
 
-def first_cells() -> dict:
-    """{path: text} of the chapters, each with its first cell."""
-    files = {}
-    for path in chapters():
-        notebook = nbformat.read(path, as_version=4)
-        open_with_install(notebook, path.stem)
-        files[path] = nbformat.writes(notebook) + "\n"
-    return files
-
-
 def wanted() -> dict:
     """{path: text} of every file that is made of the exercises."""
     books = {ROOT / "workbooks" / f"{name}.ipynb": workbook(name) for name in WORKBOOKS}
@@ -178,7 +142,7 @@ def wanted() -> dict:
 
 def main(option: str = "") -> int:
     check, stale = option == "--check", 0
-    for path, text in (first_cells() if option == "--setup" else wanted()).items():
+    for path, text in wanted().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale += 1
             print(f"{'differs' if check else 'wrote'} {path.relative_to(ROOT)}")

@@ -35,7 +35,6 @@ TAGS = {
     "remove-cell",
     "raises-exception",
     "nbval-ignore-output",
-    "bright-is-more",  # the style sheet does not invert its colour maps in the dark
     "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
     "exercise",  # one that is checked: statement, stub, hints, solution
     "setup",  # made by tools/exercises.py: installs bnlib where it is missing

@@ -10,10 +10,17 @@ import json
 import re
 from html import escape
 
+import drawings
+
 STORED = "text/vnd.bnlib.movable"
-SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
-BROAD = 1.8  # width over height from which a phone would make the lettering too small
+SYMBOL, AS_SYMBOL = re.compile(r"\b[α-ω]\b"), r'<span class="bn-symbol">\g<0></span>'
 NEGATIVE = re.compile(r"^-(?=\d)")
+
+
+def ticks(shows):
+    """Marks for the stops of a slider of few, so that it does not look continuous."""
+    stops = len(shows) - 1
+    return f' class="bn-stops" style="--bn-stops: {stops}"' if 1 < stops < 10 else ""
 
 
 def slider(name, label, shows, start, said):
@@ -21,9 +28,9 @@ def slider(name, label, shows, start, said):
     values = escape(json.dumps(shows, ensure_ascii=False), quote=True)
     widest = max(map(len, shows))  # room for it, or the track would move too
     return (
-        f'<label for="{name}">{escape(label)}</label>'
+        f'<label for="{name}">{SYMBOL.sub(AS_SYMBOL, escape(label))}</label>'
         f'<input type="range" id="{name}" min="0" max="{len(shows) - 1}" '
-        f'value="{start}" autocomplete="off" data-shows="{values}" '
+        f'value="{start}" autocomplete="off" data-shows="{values}"{ticks(shows)} '
         f'aria-valuetext="{escape(shows[start], quote=True)}: {said}">'
         f'<span class="bn-value" style="--bn-widest: {widest}ch" '
         f'aria-hidden="true">{escape(shows[start])}</span>'
@@ -32,7 +39,7 @@ def slider(name, label, shows, start, said):
 
 def figure(stored, name):
     """The HTML of a stored figure. name : the beginning of its sliders' identifiers."""
-    words, rows, *parts = stored.split("\n")
+    words, rows, *parts = drawings.dress(stored).split("\n")
     words, rows = json.loads(words), json.loads(rows)
     start = 0
     for each in words["sliders"]:
@@ -44,14 +51,14 @@ def figure(stored, name):
         for number, each in enumerate(words["sliders"])
     )
     first = "".join(parts[number] for number in rows[start])
-    wide, high = map(float, SIZE.search(first).groups())
-    broad = " bn-broad" if wide > BROAD * high else ""
+    live = escape(json.dumps(words["live"]), quote=True) if "live" in words else ""
+    live = live and f' data-live="{live}"'
     data = {"said": words["said"], "rows": rows, "parts": parts}
     data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     data = data.replace("</", r"<\/")  # or the script would end there
     return (
-        f'<div class="bn-movable"><div class="bn-sliders">{sliders}</div>'
-        f'<div class="bn-stage{broad}">'
+        f'<div class="bn-movable"{live}><div class="bn-sliders">{sliders}</div>'
+        '<div class="bn-stage bn-drawing">'
         f'<div role="img" aria-label="{said}">{first}</div></div>'
         f'<script type="application/json">{data}</script></div>'
     )

@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from PIL import Image, ImageChops
 from tqdm import tqdm
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PNG = "image/png"
+SVG = "image/svg+xml"
+BITMAP = re.compile(r"data:image/png;base64,([^\"]+)")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 FAINT = 32  # of 255, the most by which pictures that look the same differ anywhere
 NEAR = 0.05  # points, the same for drawings
@@ -70,10 +71,7 @@ def tidy(notebook):
                     output.execution_count = None
                 if "traceback" in output:  # frames move with every edit of the code
                     output.traceback = output.traceback[-1:]
-                data = output.get("data", {})
-                data.pop(WIDGET, None)
-                if PNG in data:
-                    data[PNG] = light(data[PNG])
+                output.get("data", {}).pop(WIDGET, None)
 
 
 def joined(outputs: list) -> list:
@@ -92,16 +90,6 @@ def picture(png: str):
     return Image.open(BytesIO(b64decode(png)))
 
 
-def light(png: str) -> str:
-    """The picture in 256 colours: nobody sees the others, and they weigh the most."""
-    few = (
-        picture(png).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=0)
-    )
-    file = BytesIO()
-    few.save(file, "png", optimize=True)
-    return b64encode(file.getvalue()).decode()
-
-
 def looks_same(png: str, other: str) -> bool:
     a, b = (picture(each).convert("RGB") for each in (png, other))
     if a.size != b.size:
@@ -109,25 +97,36 @@ def looks_same(png: str, other: str) -> bool:
     return max(high for _, high in ImageChops.difference(a, b).getextrema()) <= FAINT
 
 
-def moves_same(stored: str, other: str) -> bool:
-    """Whether two moving figures say the same and draw the same, to NEAR points."""
-    (words, *drawn), (others, *there) = map(outline, (stored, other))
-    if words != others or drawn[0] != there[0]:
+def draws_same(stored: str, other: str) -> bool:
+    """Whether two drawings say the same and draw the same, to NEAR points."""
+    (text, numbers, bitmaps), (words, others, maps) = map(outline, (stored, other))
+    if text != words or len(bitmaps) != len(maps):
         return False
-    return all(abs(a - b) <= NEAR for a, b in zip(drawn[1], there[1], strict=True))
+    near = all(abs(a - b) <= NEAR for a, b in zip(numbers, others, strict=True))
+    return near and all(map(looks_same, bitmaps, maps))
 
 
-def outline(stored: str):
-    """A moving figure as its words, its frames without numbers, and these numbers."""
-    words, rows, *parts = stored.split("\n")
-    frames = "".join(parts[n] for row in json.loads(rows) for n in row)
-    numbers = []
+def outline(drawing: str):
+    """A drawing without numbers and bitmaps, and these two."""
+    bitmaps, numbers = BITMAP.findall(drawing), []
 
     def blank(tag):
         numbers.extend(map(float, NUMBER.findall(tag[0])))
         return NUMBER.sub("", tag[0])
 
-    return words, re.sub(r"<[^>]+>", blank, frames), numbers
+    return re.sub(r"<[^>]+>", blank, BITMAP.sub("", drawing)), numbers, bitmaps
+
+
+def moves_same(stored: str, other: str) -> bool:
+    """Whether two moving figures say the same, and their frames draw the same."""
+    (words, drawn), (others, there) = map(frames, (stored, other))
+    return words == others and draws_same(drawn, there)
+
+
+def frames(stored: str):
+    """A moving figure as its words, and its frames one after the other."""
+    words, rows, *parts = stored.split("\n")
+    return words, "".join(parts[n] for row in json.loads(rows) for n in row)
 
 
 def keep_pictures(outputs: list, stored: list):
@@ -137,7 +136,7 @@ def keep_pictures(outputs: list, stored: list):
     """
     for output, before in zip(outputs, stored, strict=False):
         data, old = output.get("data", {}), before.get("data", {})
-        for kind, is_same in ((PNG, looks_same), (STORED, moves_same)):
+        for kind, is_same in ((SVG, draws_same), (STORED, moves_same)):
             if kind in data and kind in old and is_same(data[kind], old[kind]):
                 data[kind] = old[kind]
 

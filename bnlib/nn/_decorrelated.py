@@ -1,19 +1,13 @@
-"""From chapters/02_whitening.ipynb.
+"""From chapters/14_other_axes.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
 
 import torch
-import torch.fx
 from torch import nn
 
 import bnlib._whitening as arrays
-from bnlib._declare import (
-    check_layout,
-    check_like,
-    check_number,
-    check_shape,
-)
+from bnlib._declare import check_layout, check_like, check_number, check_shape
 from bnlib._whitening import newton_schulz
 from bnlib.nn._trace import is_eager, one_node
 

@@ -1,4 +1,4 @@
-"""From chapters/02_whitening.ipynb.
+"""From chapters/05_inference.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -6,8 +6,9 @@ Extracted by `make export`: edit the notebook, not this file.
 import functools
 
 import torch
-import torch.fx
+import torch.overrides
 from torch.autograd import forward_ad
+from torch.fx import Proxy
 
 
 def is_eager():
@@ -35,7 +36,7 @@ def one_node(forward):
     @functools.wraps(forward)
     def one(self, *args, **kwargs):
         first = args[0] if args else next(iter(kwargs.values()), None)
-        if isinstance(first, torch.fx.Proxy) and first.tracer.root is not self:
+        if isinstance(first, Proxy) and first.tracer.root is not self:
             path = first.tracer.path_of_module(self)
             return first.tracer.create_proxy("call_module", path, args, kwargs)
         return forward(self, *args, **kwargs)

@@ -43,7 +43,194 @@
   }
 
   addEventListener("DOMContentLoaded", () =>
-    document.querySelectorAll(".bn-movable:has(.bn-stage)").forEach(wake),
+    document.querySelectorAll(".bn-movable:not([data-live]):has(.bn-stage)").forEach(wake),
+  );
+})();
+
+// Live figures. A figure that moves may say that it is computed here instead (`live` of
+// bnlib.figures.movable): examples of one feature on a line, each a dot to be dragged, or reached
+// with Tab and moved by arrow keys. It is redrawn for the room it has: letters keep their size.
+(() => {
+  "use strict";
+
+  const EDGE = 18;
+  const TAU = 1e-5; // eps
+  const minus = (value) => String(value).replace("-", "−");
+  const sum = (values) => values.reduce((a, b) => a + b, 0);
+
+  function make(into, tag, { text, ...attributes } = {}) {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (text !== undefined) node.textContent = text;
+    return into.appendChild(node);
+  }
+
+  function normalized(x) {
+    const mean = sum(x) / x.length;
+    const std = Math.sqrt(sum(x.map((v) => (v - mean) ** 2)) / x.length + TAU);
+    return { mean, std, z: x.map((v) => (v - mean) / std) };
+  }
+
+  function axis(svg, y, at, ticks, name, width) {
+    make(svg, "path", { class: "bn-axis", d: `M0 ${y}H${width}` });
+    const label = { y: y + 30, "text-anchor": "middle" };
+    for (const tick of ticks) make(svg, "text", { ...label, x: at(tick), text: minus(tick) });
+    make(svg, "text", { class: "bn-name", x: 0, y: y + 52, text: name });
+  }
+
+  // What a batch does to an example that wants to leave it.
+  const escape = {
+    height: 262,
+    line: 40,
+    named: (i, marked) => (i === marked ? "the marked example" : `example ${i + 1}`),
+    draw(svg, x, marked, { width }) {
+      const most = Math.sqrt(x.length - 1);
+      const [reach, y] = [most + 0.5, 184];
+      const at = (z) => width / 2 + (z / reach) * (width / 2 - EDGE);
+      axis(svg, y, at, [-2, -1, 0, 1, 2], "normalized x", width);
+      for (const side of [-most, most])
+        make(svg, "path", { class: "bn-limit", d: `M${at(side)} ${y - 34}v50` });
+      make(svg, "text", { x: at(most), y: y - 42, "text-anchor": "middle", text: `√${x.length - 1}` });
+      const ties = x.map(() => make(svg, "path", { class: "bn-tie" }));
+      ties[marked].classList.add("bn-marked");
+      const dots = x.map((_, i) => dot(svg, i === marked));
+      const number = make(svg, "text", { class: "bn-value", x: width, y: y + 54, "text-anchor": "end" });
+      return (from) => {
+        const { z } = normalized(x);
+        z.forEach((v, i) => {
+          ties[i].setAttribute("d", `M${from(x[i])} 40L${at(v)} ${y}`);
+          dots[i].setAttribute("transform", `translate(${at(v)} ${y})`);
+        });
+        number.textContent = `◆ ${minus(z[marked].toFixed(2))}`;
+        return z.map((v) => `lands at ${minus(v.toFixed(2))}`);
+      };
+    },
+  };
+
+  // The gradient of one output with respect to every input: whoever is touched is pulled.
+  const pull = {
+    height: 330,
+    line: 170,
+    follows: true,
+    named: (i) => `example ${i + 1}`,
+    draw(svg, x, marked, { width, line }) {
+      const bars = x.map(() => make(svg, "path", { class: "bn-bar" }));
+      make(svg, "text", { class: "bn-name", x: 0, y: 18, text: "gradient of the pulled output" });
+      const number = make(svg, "text", { class: "bn-value", x: width, y: 20, "text-anchor": "end" });
+      return (from, pulled) => {
+        const { std, z } = normalized(x);
+        const slope = (j) => ((j === pulled) - (1 + z[pulled] * z[j]) / x.length) / std;
+        const high = (v) => line - Math.max(-105, Math.min(140, v * 250));
+        const slopes = x.map((_, j) => slope(j));
+        slopes.forEach((v, j) => {
+          bars[j].setAttribute("d", `M${from(x[j])} ${line}V${high(v)}`);
+          bars[j].classList.toggle("bn-marked", j === pulled);
+        });
+        number.textContent = `◆ ${minus(slopes[pulled].toFixed(2))}`;
+        const said = slopes.map((v) => minus(v.toFixed(2))).join(", ");
+        return x.map((_, j) => (j === pulled ? `pulled: gradients ${said}` : ""));
+      };
+    },
+  };
+
+  function dot(into, isMarked) {
+    if (!isMarked) return make(into, "circle", { class: "bn-dot", r: 7 });
+    return make(into, "path", { class: "bn-dot bn-marked", d: "M0-10L10 0L0 10L-10 0Z" });
+  }
+
+  function wake(figure) {
+    const { kind, batch, range } = JSON.parse(figure.dataset.live);
+    const [lo, hi] = range;
+    const { height, line, follows, named, draw } = { escape, pull }[kind];
+    const x = [...batch];
+    let marked = x.length - 1;
+    let [width, moved] = [0, false];
+    let grips, tell;
+
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("class", "bn-live");
+    svg.setAttribute("role", "group");
+    svg.setAttribute("aria-label", "Examples of a batch: drag them, or move them by arrow keys");
+    figure.replaceChildren(svg);
+
+    const at = (v) => EDGE + ((v - lo) / (hi - lo)) * (width - 2 * EDGE);
+
+    function update() {
+      const said = tell(at, marked);
+      grips.forEach((grip, i) => {
+        grip.setAttribute("transform", `translate(${at(x[i])} ${line})`);
+        grip.setAttribute("aria-valuenow", x[i]);
+        grip.setAttribute("aria-valuetext", `${minus(x[i].toFixed(1))}, ${said[i]}`);
+      });
+    }
+
+    function move(i, to) {
+      moved = true;
+      svg.querySelector(".bn-hint")?.remove();
+      x[i] = Math.min(hi, Math.max(lo, Math.round(to * 10) / 10));
+      update();
+    }
+
+    function mark(i) {
+      if (!follows || i === marked) return;
+      marked = i;
+      grips.forEach((grip, j) => {
+        grip.querySelector(".bn-dot").remove();
+        dot(grip, j === marked);
+      });
+      update();
+    }
+
+    function grip(i) {
+      const g = make(svg, "g", {
+        role: "slider",
+        tabindex: 0,
+        "aria-label": named(i, marked),
+        "aria-valuemin": lo,
+        "aria-valuemax": hi,
+      });
+      make(g, "circle", { class: "bn-reach", r: 20 });
+      if (i === marked && !moved) make(g, "path", { class: "bn-hint", d: "M-16-5l-5 5l5 5M16-5l5 5l-5 5" });
+      dot(g, i === marked);
+      g.addEventListener("focus", () => mark(i));
+      g.addEventListener("pointerdown", (e) => (g.setPointerCapture(e.pointerId), g.focus()));
+      g.addEventListener("pointermove", (e) => {
+        const pixel = e.clientX - svg.getBoundingClientRect().left - EDGE;
+        if (g.hasPointerCapture(e.pointerId)) move(i, lo + (pixel / (width - 2 * EDGE)) * (hi - lo));
+      });
+      g.addEventListener("keydown", (e) => {
+        const by = { ArrowLeft: -0.1, ArrowDown: -0.1, ArrowRight: 0.1, ArrowUp: 0.1, PageDown: -1, PageUp: 1 };
+        if (!by[e.key]) return;
+        e.preventDefault();
+        move(i, x[i] + by[e.key]);
+      });
+      return g;
+    }
+
+    function redraw() {
+      const focused = grips?.indexOf(document.activeElement) ?? -1;
+      width = svg.clientWidth;
+      svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      svg.replaceChildren();
+      const few = width < 500 ? 2 : 1;
+      const step = few * Math.max(1, Math.round((hi - lo) / 12));
+      const ticks = [];
+      for (let v = Math.ceil(lo / step) * step; v <= hi; v += step) ticks.push(v);
+      axis(svg, line, at, follows ? [] : ticks, "", width);
+      if (follows) for (const v of ticks) make(svg, "text", { x: at(v), y: height - 26, "text-anchor": "middle", text: minus(v) });
+      make(svg, "text", { class: "bn-name", x: 0, y: follows ? height - 4 : 18, text: "x" });
+      tell = draw(svg, x, marked, { width, line });
+      grips = x.map((_, i) => grip(i));
+      update();
+      grips[focused]?.focus();
+    }
+
+    new ResizeObserver(() => svg.clientWidth !== width && redraw()).observe(svg);
+    redraw();
+  }
+
+  addEventListener("DOMContentLoaded", () =>
+    document.querySelectorAll(".bn-movable[data-live]").forEach(wake),
   );
 })();
 
@@ -105,14 +292,12 @@
 })();
 
 // Boxes that scroll sideways say so: the edge behind which there is more fades
-// (bnlib.css), and they are reached by keyboard. Figures wider than a phone get such a box.
+// (bnlib.css), and they are reached by keyboard.
 (() => {
   "use strict";
 
   const BOXES =
-    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-wide, .bn-stage, .bn-map)";
-  const WIDE = 2.3; // width over height: panels side by side
-  const [DRAWN, READ] = [130, 60]; // pixels of an inch: of a stored figure, of one on a phone
+    ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-drawing)";
 
   function mark(box) {
     const rest = box.scrollWidth - box.clientWidth;
@@ -124,19 +309,7 @@
     box.tabIndex = 0;
   }
 
-  function wrap(image) {
-    const box = document.createElement("div");
-    box.className = "bn-wide";
-    // Below this width lettering of 10 points is too small to read.
-    const panels = image.naturalWidth > WIDE * image.naturalHeight;
-    const least = Math.max((image.naturalWidth / DRAWN) * READ, panels ? 620 : 0);
-    box.style.setProperty("--bn-legible", `${least}px`);
-    image.replaceWith(box);
-    box.append(image);
-  }
-
   addEventListener("load", async () => {
-    document.querySelectorAll(".bd-article figure > img").forEach(wrap);
     await window.MathJax?.startup?.promise;
     const boxes = [...document.querySelectorAll(BOXES)];
     const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
@@ -157,7 +330,7 @@
   "use strict";
 
   const DELAY = 250; // ms, so that a pointer passing by opens nothing
-  const LINKS = ".bd-article a[href]:not(.headerlink, .sd-stretched-link, .image-reference, .bn-map a)";
+  const LINKS = ".bd-article a[href]:not(.headerlink, .sd-stretched-link, .image-reference)";
   const BLOCKS =
     "div.math, figure, div.proof, div.admonition, div.citation, aside.footnote, " +
     "div.literal-block-wrapper, table, dt, section";
@@ -295,61 +468,74 @@
   addEventListener("scroll", (event) => box && !box.contains(event.target) && hide(), true);
 })();
 
-// Tables of claims, those whose last column is called "verdict". A cell knows its column, for
-// phones (bnlib.css). Where a page has several they are the claims ledger (chapter 11): above
-// the first, one button per verdict. Without this, all rows are shown.
+// Tables of claims (book_extension.py). A cell knows its column, for phones (bnlib.css). Above
+// the claims ledger (chapter 11), one button per verdict; #verdict=false presses it. Without
+// this, all rows are shown.
 (() => {
   "use strict";
 
-  function verdict(row) {
-    return row.cells[row.cells.length - 1].textContent.replace(/\(.*/s, "").trim();
+  const chip = (row) => row.querySelector(".bn-verdict");
+  const verdict = (row) => chip(row)?.dataset.verdict;
+
+  function nameColumns(table) {
+    const names = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
+    for (const { cells } of table.tBodies[0].rows)
+      [...cells].slice(1).forEach((cell, n) => {
+        const name = names[n + 1];
+        cell.dataset.head = /measured|verdict/.test(name) ? "" : `${name}: `;
+      });
   }
 
   addEventListener("DOMContentLoaded", () => {
-    const tables = [...document.querySelectorAll(".bd-article table")].filter((table) => {
-      const heads = table.tHead?.rows[0]?.cells ?? [];
-      return heads[heads.length - 1]?.textContent.trim() === "verdict";
-    });
-    for (const table of tables) {
-      table.classList.add("bn-claims");
-      const names = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
-      for (const { cells } of table.tBodies[0].rows)
-        [...cells].slice(1).forEach((cell, n) => {
-          const name = names[n + 1];
-          cell.dataset.head = name.includes("measured") ? "" : `${name}: `;
-        });
-    }
-    if (tables.length < 2) return;
-    tables.forEach((table) => table.classList.add("bn-ledger"));
+    document.querySelectorAll(".bn-claims").forEach(nameColumns);
+    const tables = [...document.querySelectorAll(".bn-ledger")];
+    if (!tables.length) return;
     const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
-    const kinds = [...new Set(rows.map(verdict))];
 
     const group = document.createElement("fieldset");
     group.className = "bn-verdicts";
-    group.append(document.createElement("legend"));
-    group.firstChild.textContent = "Show the claims that are";
+    group.innerHTML = "<legend>Show the claims that are</legend>";
     const status = document.createElement("output");
 
     function choose(kind) {
       const shown = rows.filter((row) => !kind || verdict(row) === kind);
       rows.forEach((row) => (row.hidden = !shown.includes(row)));
       status.textContent = `${shown.length} of ${rows.length} claims`;
+      for (const table of tables)
+        table.closest("section").hidden = ![...table.tBodies[0].rows].some((row) => !row.hidden);
     }
 
-    for (const kind of ["", ...kinds]) {
+    function offer(kind, face, count) {
       const label = document.createElement("label");
       const radio = Object.assign(document.createElement("input"), {
         type: "radio",
         name: "bn-verdict",
+        value: kind,
         checked: !kind,
       });
       radio.addEventListener("change", () => choose(kind));
-      label.append(radio, ` ${kind || "of any verdict"}`);
+      label.append(radio, face, ` ${count}`);
       group.append(label);
     }
+
+    function follow() {
+      const [, kind] = location.hash.match(/^#verdict=(\w+)$/) ?? [];
+      const radio = group.querySelector(`[value="${kind}"]`);
+      if (!radio) return;
+      radio.checked = true;
+      choose(kind);
+      group.scrollIntoView();
+    }
+
+    offer("", "of any verdict", rows.length);
+    for (const kind of new Set(rows.map(verdict))) {
+      const those = rows.filter((row) => verdict(row) === kind);
+      offer(kind, chip(those[0]).cloneNode(true), those.length);
+    }
     group.append(status);
-    const section = tables[0].closest("section");
-    section.before(group);
+    tables[0].closest("section").before(group);
     choose("");
+    follow();
+    addEventListener("hashchange", follow);
   });
 })();
