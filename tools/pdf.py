@@ -27,6 +27,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 STYLE = Path(__file__).with_suffix(".css")
+MOST_PAGES, MOST_BYTES = 250, 15e6
 LEFT_OUT = ("index", "modules", "api", "parity", "changelog", "A1_", "A2_", "A3_")
 SWITCHES = [
     "--no-sandbox",
@@ -169,7 +170,7 @@ def front_page(title):
 
 
 def print_book(names, base, to, title="", parts=None):
-    """Print the documents into one file, under captions where a part begins."""
+    """Print documents into one file, with the captions of parts; count its pages."""
     with sync_playwright() as playwright:
         browser = chromium(playwright)
         size = {"width": 900, "height": 1200}
@@ -198,8 +199,10 @@ def print_book(names, base, to, title="", parts=None):
             footer_template=FOOT,
         )
         tab.evaluate(NUMBER, pdf_file.page_numbers(printed()))
-        to.write_bytes(pdf_file.bind(printed(), headings))
+        data = printed()
         browser.close()
+    to.write_bytes(pdf_file.bind(data, headings))
+    return len(pdf_file.places(data)[1])
 
 
 def main(many=None, to=HTML / "book.pdf"):
@@ -212,10 +215,12 @@ def main(many=None, to=HTML / "book.pdf"):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}/"
-    print_book(names, base, to, title, parts)
+    pages, size = print_book(names, base, to, title, parts), to.stat().st_size
     server.shutdown()
     publishing.link_pdf(HTML)
-    print(f"== the book is in {to} ({to.stat().st_size / 1e6:.0f} MB)")
+    print(f"== the book is in {to} ({pages} pages, {size / 1e6:.0f} MB)")
+    if pages > MOST_PAGES or size > MOST_BYTES:
+        sys.exit(f"that is more than {MOST_PAGES} pages or {MOST_BYTES / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":
