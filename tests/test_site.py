@@ -158,12 +158,11 @@ def test_all_scripts_together_weigh_less_than_half_a_megabyte():
 
 
 @every_doc
-def test_chapter_number_is_the_papers_section(page):
+def test_chapter_has_the_number_of_its_file(page):
     number = soup(page).select_one("h1 .section-number")
-    shown = number.get_text().strip(" .\xa0") if number else ""
-    prefix = Path(page).name.split("_")[0]
-    in_the_book = prefix.isdigit() and int(prefix) > 0
-    assert shown == (str(int(prefix)) if in_the_book else "")
+    shown = number.get_text().strip() if number else ""
+    found = re.match(r"(A\d|\d\d)_", Path(page).name)
+    assert shown == ((found[1].lstrip("0") or "0") if found else "")
 
 
 @every_doc

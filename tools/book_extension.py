@@ -247,6 +247,14 @@ def write_landing(app, docname, source):
             app.env.note_dependency(str(path))
 
 
+def drop_mathjax(app, pagename, templatename, context, doctree):
+    """The first page has no formula: to Sphinx those of its chapters are its own."""
+    if pagename == "chapters/index":
+        files = context["script_files"]
+        kept = [file for file in files if "mathjax" not in str(file.filename).lower()]
+        context["script_files"] = kept
+
+
 def glossary_terms():
     """The terms of chapters/notation.md, as they are spelled there."""
     text = (ROOT / "chapters" / "notation.md").read_text(encoding="utf-8")
@@ -403,6 +411,7 @@ def setup(app):
     app.connect("doctree-resolved", make_exercise_cards)
     app.connect("doctree-resolved", mark_verdicts)
     app.add_node(Fold, html=(visit_fold, depart_fold))
+    app.connect("html-page-context", drop_mathjax, priority=900)
     app.connect("build-finished", mend_pages)
     publishing.setup(app)
     python_in_page.setup(app)
