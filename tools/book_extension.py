@@ -344,44 +344,46 @@ def number_pages(app, config):
     TocTreeCollector.assign_figure_numbers = assign_figure_numbers
 
 
-VERDICTS = {
-    "reproduced": "reproduced",
-    "partly": "partly",
-    "not at this scale": "scale",
-    "false as stated": "false",
-    "disputed": "disputed",
-}
+VERDICTS = (
+    "reproduced",
+    "partly",
+    "not at this scale",
+    "false as stated",
+    "disputed",
+)
 LINK = '<a class="headerlink" href="#{}" title="Link to this claim">#</a>'
 CHIP = '<span class="bn-verdict" data-verdict="{}">{}</span>'
 
 
 def judged_tables(doctree):
-    """The tables whose last column is called "verdict"."""
+    """The tables whose last column is called "verdict": (table, names of columns)."""
     for table in doctree.findall(nodes.table):
-        head, body = next(table.findall(nodes.thead)), next(table.findall(nodes.tbody))
-        if head[0][-1].astext() == "verdict":
-            yield table, body
+        head = next(table.findall(nodes.thead), [[]])[0]
+        names = [entry.astext() for entry in head]
+        if names and names[-1] == "verdict":
+            yield table, names
 
 
 def mark_verdicts(app, doctree, docname):
     """Write chips in place of verdicts; the ledger's claims get an address each.
 
-    A page with several such tables is the ledger; `#verdict=false` chooses of it.
+    Only the ledger says where a claim is tested. `#verdict=false` chooses of it.
     """
     tables = list(judged_tables(doctree))
-    if len(tables) > 1:
-        places = "".join(f'<span id="verdict={v}"></span>' for v in VERDICTS.values())
-        section = tables[0][0].parent
-        section.insert(1, nodes.raw("", places, format="html"))
-    for table, body in tables:
-        table["classes"] += ["bn-claims", "bn-ledger"][: min(len(tables), 2)]
-        for row in body:
+    ledger = [table for table, names in tables if "tested in" in names]
+    if ledger:
+        places = "".join(f'<span id="verdict={v.split()[0]}"></span>' for v in VERDICTS)
+        ledger[0].parent.insert(1, nodes.raw("", places, format="html"))
+    for table, _ in tables:
+        table["classes"] += ["bn-claims", *["bn-ledger"] * (table in ledger)]
+        for row in next(table.findall(nodes.tbody)):
             text = next(row[-1].findall(nodes.Text))
             word = next((v for v in VERDICTS if text.startswith(v)), None)
             if word:
-                chip = nodes.raw("", CHIP.format(VERDICTS[word], word), format="html")
+                chip = CHIP.format(word.split()[0], word)
+                chip = nodes.raw("", chip, format="html")
                 text.parent.replace(text, [chip, nodes.Text(text[len(word) :])])
-            if len(tables) > 1:
+            if table in ledger:
                 name = "claim-" + nodes.make_id(row[0].astext())[:48].rstrip("-")
                 row["ids"].append(name)
                 row[0][-1] += nodes.raw("", LINK.format(name), format="html")
