@@ -1,17 +1,16 @@
 """Extraction: what becomes a module, what is refused, and that bnlib/ is in sync."""
 
 import ast
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import export
 import nbformat
 import pytest
+from commands import python
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import export  # noqa: E402
 
 
 @pytest.fixture
@@ -299,4 +298,4 @@ def test_what_is_public_is_little_and_importable_from_its_package():
 @pytest.mark.parametrize("module", ["torch", "matplotlib", "sklearn", "ipywidgets"])
 def test_importing_bnlib_needs_numpy_alone(module):
     code = f"import sys, bnlib, bnlib.data; sys.exit('{module}' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd="/").returncode == 0
+    python("-c", code, cwd="/")

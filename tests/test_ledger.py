@@ -2,8 +2,8 @@
 
 import ast
 import copy
-import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import claims  # noqa: E402
+
 CHAPTERS = ROOT / "chapters"
 BOOK = CHAPTERS / "11_conclusion.ipynb"
 VERDICTS = {
@@ -34,20 +37,7 @@ def tagged(path):
 
 @pytest.fixture(scope="module")
 def ledger():
-    """The functions that the chapter itself defines, without running the chapter."""
-    wanted = {"PLACE", "printed_by", "gather", "spoken", "fill"}
-    space = {"re": re, "json": json}
-    for cell in cells(BOOK):
-        if cell.cell_type != "code":
-            continue
-        for node in ast.parse(cell.source).body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node
-            name = getattr(target, "id", getattr(target, "name", None))
-            if name in wanted and isinstance(node, ast.FunctionDef | ast.Assign):
-                exec(compile(ast.Module([node], []), str(BOOK), "exec"), space)
-                wanted.discard(name)
-    assert not wanted, f"chapter 11 no longer defines {wanted}"
-    return space
+    return claims.functions()
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +152,17 @@ def test_what_a_chapter_offers_is_verified_and_wanted(path, ledger):
     assert used <= set(offered)
     unused = set(offered) - used
     assert not unused, f"no claim quotes {sorted(unused)}: drop them"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CHAPTERS.glob("[01]*.ipynb")), ids=lambda path: path.stem
+)
+def test_a_chapter_shows_its_own_claims_and_types_none(path):
+    text = "\n".join(c.source for c in cells(path) if c.cell_type == "markdown")
+    own = [c for c in CLAIMS if c["chapter"] == path.stem]
+    is_shown = claims.MARK in text or path == BOOK or path.stem[:2] == "00"
+    assert is_shown and own and "verdict |" not in text
+    assert claims.table(path.stem).count("\n") == 1 + len(own)
 
 
 def test_all_parts_are_on_the_page():

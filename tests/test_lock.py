@@ -5,11 +5,10 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
+import lock
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import lock  # noqa: E402
 
 TEXT = lock.LOCK.read_text()
 LOCKED = lock.pinned(TEXT)

@@ -5,7 +5,6 @@ import email
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tomllib
@@ -13,14 +12,14 @@ import zipfile
 from importlib import import_module
 from pathlib import Path
 
+import export
 import pytest
+import stubs
+from commands import run
 
 import bnlib
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import export  # noqa: E402
-import stubs  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 KINDS = (".py", ".pyi", ".typed")
@@ -53,12 +52,6 @@ lazy = ("bnlib.exercises", "bnlib.nn", "torch")
 print([name for name in lazy if name in sys.modules])
 print(bnlib.check("moments", lambda x: (x.mean(0), x.var(0))).passed)
 """
-
-
-def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """The page on other frameworks: what can be run here is run, line by line."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import parity
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
@@ -12,8 +12,6 @@ from onnx.reference import ReferenceEvaluator
 import bnlib.nn
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import parity  # noqa: E402
 
 FACTS = {facts["name"]: facts for facts in parity.frameworks()}
 X = np.random.default_rng(0).normal(2.0, 0.05, size=(4, 3, 2, 2)).astype(np.float32)

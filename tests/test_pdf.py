@@ -9,28 +9,52 @@ import zlib
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import pdf  # noqa: E402
+import pdf_file  # noqa: E402
 import publishing  # noqa: E402
 
 NAMES = ["chapters/03_batch_normalization", "chapters/notation"]
+TITLE = "The book, on paper"
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory):
+def passes():
+    """What Chromium printed, and the page numbers read off it, each time."""
+    return {"data": [], "numbers": []}
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory, passes):
     with sync_playwright() as playwright:
         try:
             pdf.chromium(playwright).close()
         except SystemExit as why:
             pytest.skip(str(why))
+    read_off, bound = pdf_file.page_numbers, pdf_file.bind
+
+    def page_numbers(data):
+        passes["numbers"].append(read_off(data))
+        return passes["numbers"][-1]
+
+    def bind(data, headings):
+        passes["data"].append(data)
+        page_numbers(data)
+        return bound(data, headings)
+
     handler = functools.partial(pdf.Quiet, directory=pdf.HTML)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     to = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    pdf.print_book(NAMES, f"http://127.0.0.1:{server.server_port}/", to)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pdf_file, "page_numbers", page_numbers)
+        patch.setattr(pdf_file, "bind", bind)
+        base = f"http://127.0.0.1:{server.server_port}/"
+        pdf.print_book(NAMES, base, to, TITLE, {NAMES[1]: "Appendices"})
     server.shutdown()
     return to.read_bytes()
 
@@ -43,21 +67,67 @@ def streams(data):
             continue
 
 
+@pytest.fixture(scope="module")
+def everything(printed):
+    return b"".join([printed, *streams(printed)])
+
+
+def titles(text):
+    """What is called so in a file, as words."""
+    return [
+        bytes.fromhex(found.decode()).decode("utf-16-be")
+        for found in re.findall(rb"/Title <feff([0-9a-f]+)>", text, re.I)
+    ]
+
+
 @pytest.mark.browser
-def test_it_has_pages_headings_and_links(printed):
-    everything = b"".join([printed, *streams(printed)])
-    assert (
-        printed.startswith(b"%PDF") and len(re.findall(rb"/Type /Page\b", printed)) > 10
-    )
-    assert b"/Outlines" in everything and b"/StructTreeRoot" in everything
-    assert b"/Lang" in everything
+def test_it_has_a_title_headings_and_links(everything):
+    assert len(re.findall(rb"/Type /Page\b", everything)) > 10
+    assert TITLE in titles(everything) or TITLE.encode() in everything
+    assert b"/StructTreeRoot" in everything and b"/Lang" in everything
     # Links within the two pages; those to pages left out are plain words.
     assert everything.count(b"/Subtype /Link") > 4 and b"/Dests" in everything
 
 
 @pytest.mark.browser
-def test_no_address_of_the_machine_that_printed_it(printed):
-    everything = b"".join([printed, *streams(printed)])
+def test_its_bookmarks_are_the_headings(everything):
+    wanted = []
+    for name in NAMES:
+        page = BeautifulSoup((pdf.HTML / f"{name}.html").read_text(), "html.parser")
+        for link in page.select(".headerlink"):
+            link.decompose()
+        found = page.select(".bd-article :is(h1, h2)")
+        wanted += [" ".join(heading.get_text().split()) for heading in found]
+    found = [" ".join(title.split()) for title in titles(everything)]
+    assert [title for title in found if title != TITLE] == wanted
+
+
+@pytest.mark.browser
+def test_the_contents_tell_the_pages(printed, passes):
+    first, last = passes["numbers"]
+    assert first == last and first[NAMES[0]] < first[NAMES[1]]
+    assert first[f"{NAMES[0]}--exercises"] > first[NAMES[0]]
+
+
+@pytest.mark.browser
+def test_what_is_compressed_is_found(printed, passes):
+    """Every object is where the table of the file says, and there are none fewer."""
+    start = int(re.search(rb"startxref\n(\d+)", printed)[1])
+    about, table = printed[start:].split(b"stream\n", 1)
+    rows = zlib.decompress(table)
+    entries = [rows[i : i + 7] for i in range(0, len(rows), 7)]
+    assert len(entries) == int(re.search(rb"/Size (\d+)", about)[1])
+    for number, entry in enumerate(entries):
+        if entry[0] == 1:
+            at = int.from_bytes(entry[1:5], "big")
+            assert printed[at:].startswith(b"%d 0 obj" % number)
+    before, _ = pdf_file.read(passes["data"][0])
+    assert sum(entry[0] > 0 for entry in entries) > len(before)
+    assert len(printed) < 0.6 * len(passes["data"][0])
+
+
+@pytest.mark.browser
+def test_no_address_of_the_machine_that_printed_it(everything):
     assert b"127.0.0.1" not in everything
 
 

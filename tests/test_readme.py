@@ -1,10 +1,10 @@
 """The README says what is so: its tree, its links, its commands, its code."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+from commands import git
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,18 +18,6 @@ in_a_clone = pytest.mark.skipif(
 )
 
 
-def git(*command, **options):
-    done = subprocess.run(
-        ["git", *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        **options,
-    )
-    return done.stdout.splitlines()
-
-
 @pytest.mark.parametrize("path", MADE)
 def test_everything_in_the_tree_exists(path):
     assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file()
@@ -37,14 +25,15 @@ def test_everything_in_the_tree_exists(path):
 
 @in_a_clone
 def test_the_tree_holds_everything_that_git_tracks():
-    top = {re.sub("/.*", "/", file) for file in git("ls-files")}
+    top = {re.sub("/.*", "/", file) for file in git(ROOT, "ls-files").splitlines()}
     assert top == {path for path in MADE if path.count("/", 0, -1) == 0}
 
 
 @in_a_clone
 def test_the_tree_marks_what_git_is_told_is_generated():
-    files = "\n".join(git("ls-files"))
-    attributes = git("check-attr", "--stdin", "linguist-generated", input=files)
+    files = git(ROOT, "ls-files")
+    ask = "check-attr", "--stdin", "linguist-generated"
+    attributes = git(ROOT, *ask, input=files).splitlines()
     marked = {line.split(": ")[0] for line in attributes if line.endswith(": set")}
     inside = {file: max(filter(file.startswith, MADE), key=len) for file in marked}
     lone = {"tools/frontend/package-lock.json", "tests/mistakes.txt"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import commit, git
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("pyproject.toml", "CITATION.cff", "chapters/bibliography.md")
@@ -23,18 +24,6 @@ NOTES = (
 CHECK = """check:
 	@! test -e broken && grep -q {0} pyproject.toml && grep -q {0} CITATION.cff
 """
-
-
-def git(folder, *command):
-    done = subprocess.run(
-        ["git", *command], cwd=folder, stdout=-1, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def commit(folder):
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "all", "--allow-empty")
 
 
 @pytest.fixture

@@ -1,18 +1,17 @@
 """Running a chapter again changes nothing in git, whatever stands above a cell."""
 
 import re
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import nbformat
 import pytest
+import run
+from commands import commit, git
+from commands import run as command
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import run  # noqa: E402
 
 DEFINE = "import json\ndef load(text):\n    return json.loads(text)"
 
@@ -49,16 +48,6 @@ def clone(tmp_path):
     git(tmp_path, "init", "-q")
     commit(tmp_path)
     return tmp_path
-
-
-def git(folder, *command):
-    me = ["-c", "user.name=me", "-c", "user.email=me@localhost"]
-    subprocess.run(["git", *me, *command], cwd=folder, check=True)
-
-
-def commit(folder):
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "all")
 
 
 def test_the_chapters_that_differ_from_head_are_run_and_no_other(
@@ -144,7 +133,6 @@ def test_a_picture_that_looks_different_is_stored():
     "chapter, wanted", [("changed", "changed"), ("04", "chapters/04*.ipynb")]
 )
 def test_make_run_says_which(chapter, wanted):
-    make = ["make", "-n", "run", f"CHAPTER={chapter}"]
-    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)
-    (line,) = (x for x in done.stdout.splitlines() if "tools/run.py" in x)
+    said = command("make", "-n", "run", f"CHAPTER={chapter}", cwd=ROOT)
+    (line,) = (x for x in said.splitlines() if "tools/run.py" in x)
     assert line.split()[-1] == wanted

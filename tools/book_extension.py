@@ -32,6 +32,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import claims
 import drawings
 import landing
 import movables
@@ -212,6 +213,9 @@ def prepare_notebook(app, docname, source):
             tags.append("hide-input")
     movables.place(book)
     drawings.place(book)
+    if claims.place(book, docname.removeprefix("chapters/")):
+        for path in (claims.CLAIMS, claims.LEDGER, claims.__file__):
+            app.env.note_dependency(str(path))
     source[0] = json.dumps(book)
 
 
@@ -241,6 +245,14 @@ def write_landing(app, docname, source):
             app.env.note_dependency(str(path))
         for path in (landing.__file__, opening.__file__):
             app.env.note_dependency(str(path))
+
+
+def drop_mathjax(app, pagename, templatename, context, doctree):
+    """The first page has no formula: to Sphinx those of its chapters are its own."""
+    if pagename == "chapters/index":
+        files = context["script_files"]
+        kept = [file for file in files if "mathjax" not in str(file.filename).lower()]
+        context["script_files"] = kept
 
 
 def glossary_terms():
@@ -401,6 +413,7 @@ def setup(app):
     app.connect("doctree-resolved", make_exercise_cards)
     app.connect("doctree-resolved", mark_verdicts)
     app.add_node(Fold, html=(visit_fold, depart_fold))
+    app.connect("html-page-context", drop_mathjax, priority=900)
     app.connect("build-finished", mend_pages)
     publishing.setup(app)
     python_in_page.setup(app)

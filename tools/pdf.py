@@ -1,8 +1,11 @@
-"""Print the whole book into one PDF: _build/html/book.pdf.
+"""Print the book into one PDF: _build/html/book.pdf.
 
-Each page is opened in a headless Chromium. All articles are put into one page, with
-links between them, typeset and printed; a figure that moves stands as it stood first.
-Solutions are unfolded; the code of plots stays folded, that is, out.
+Each page is opened in a headless Chromium. All articles are put into one page, behind a
+title and a table of contents, with links between them, typeset and printed; a figure
+that moves stands as it stood first. Solutions are unfolded. What else is folded, code
+of plots and small print, is left out, and so are pages to look things up in: package
+and site have them. It is printed twice: only then the table of contents knows the
+pages. tools/pdf_file.py makes the file a book.
 
     python tools/pdf.py [first chapters to print, such as 3]
 """
@@ -13,14 +16,19 @@ import os
 import shutil
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
+import pdf_file
 import publishing
 import yaml
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
+STYLE = Path(__file__).with_suffix(".css")
+MOST_PAGES, MOST_BYTES = 250, 15e6
+LEFT_OUT = ("index", "modules", "api", "parity", "changelog", "A1_", "A2_", "A3_")
 SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
@@ -35,9 +43,15 @@ ARTICLE = """async name => {
   const text = await (await fetch(location.href)).text();
   const page = new DOMParser().parseFromString(text, 'text/html');
   const article = page.querySelector('.bd-article');
-  const out = 'script, template, .bn-sliders, .headerlink, .prev-next-area, '
-    + 'details.above-input';
+  const out = 'script, template, .bn-sliders, .headerlink, .prev-next-area, .bn-strip, '
+    + '.bn-seam, .cell > details';
   article.querySelectorAll(out).forEach(e => e.remove());
+  // Imports are small print too.
+  const line = /^(import .*|from .*|figures\\.style\\(\\)|    .*|\\)|#.*|)$/;
+  const imports = e => e && e.textContent.trim().split('\\n').every(l => line.test(l));
+  article.querySelectorAll('.cell').forEach(e => {
+    if (imports(e.querySelector('pre')) || !e.firstElementChild) e.remove();
+  });
   article.querySelectorAll('details').forEach(e => { e.open = true; });
   article.querySelectorAll('.dropdown, .toggle').forEach(e =>
     e.classList.remove('dropdown', 'toggle'));
@@ -56,14 +70,37 @@ ARTICLE = """async name => {
   });
   return article.innerHTML;
 }"""
-MERGE = """articles => {
+# All in one page, and its headings: [anchor, level, words].
+MERGE = """([articles, parts, front]) => {
   const box = document.createElement('div');
   box.className = 'bd-article bn-book';
+  box.innerHTML = front;
+  const contents = box.querySelector('nav');
+  const headings = [];
+  const list = (part, name) => {
+    if (parts[name]) {
+      contents.append(Object.assign(document.createElement('h2'),
+        { textContent: parts[name] }));
+      contents.append(document.createElement('ul'));
+    }
+    for (const e of part.querySelectorAll('h1, h2')) {
+      const level = Number(e.tagName[1]);
+      const id = level === 1 ? name : e.closest('[id]').id;
+      const words = e.textContent.trim().replace(/\\s+/g, ' ');
+      headings.push([id, level, words]);
+      const item = document.createElement('li');
+      item.className = `bn-level-${level}`;
+      item.innerHTML = `<a href="#${id}"></a><span data-page="${id}">000</span>`;
+      item.firstChild.textContent = words;
+      contents.lastElementChild.append(item);
+    }
+  };
   for (const [name, html] of articles) {
     const part = document.createElement('article');
     part.id = name;
     part.innerHTML = html;
     box.append(part);
+    list(part, name);
   }
   document.body.replaceChildren(box);
   // Words of code in the colour of the line need no element: half the file, otherwise.
@@ -76,11 +113,14 @@ MERGE = """articles => {
     if (ink.get(word.className)) word.replaceWith(...word.childNodes);
   }
   box.normalize();
-  const lost = [...box.querySelectorAll('a[href^="#"]')].filter(e =>
-    !document.getElementById(e.getAttribute('href').slice(1)));
-  lost.forEach(e => e.removeAttribute('href'));
-  return lost.length;
+  for (const e of box.querySelectorAll('a[href^="#"]'))
+    if (!document.getElementById(e.getAttribute('href').slice(1)))
+      e.removeAttribute('href');
+  return headings;
 }"""
+NUMBER = """pages => document.querySelectorAll('[data-page]').forEach(e => {
+  e.textContent = pages[e.dataset.page] ?? '';
+})"""
 TYPESET = """async () => {
   await MathJax.startup.promise;
   MathJax.typesetClear();
@@ -119,8 +159,18 @@ def chromium(playwright):
     return playwright.chromium.launch(executable_path=path, args=SWITCHES)
 
 
-def print_book(names, base, to):
-    """Print the documents into one file; return how many links led nowhere."""
+def front_page(title):
+    """The title of the book, and an empty table of contents."""
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return (
+        f"<header><h1>{title}</h1><p>Every idea derived, implemented and tested, in "
+        f"the order of the paper that started it</p><p>{about['version']}</p></header>"
+        '<nav aria-label="Contents"><h1>Contents</h1></nav>'
+    )
+
+
+def print_book(names, base, to, title="", parts=None):
+    """Print documents into one file, with the captions of parts; count its pages."""
     with sync_playwright() as playwright:
         browser = chromium(playwright)
         size = {"width": 900, "height": 1200}
@@ -134,35 +184,43 @@ def print_book(names, base, to):
         # A page with formulas, so that MathJax is there.
         tab.goto(f"{base}chapters/notation.html")
         tab.wait_for_function("window.MathJax?.startup?.promise")
-        lost = tab.evaluate(MERGE, articles)
+        tab.evaluate("title => { document.title = title; }", title)
+        tab.add_style_tag(path=STYLE)
+        headings = tab.evaluate(MERGE, [articles, parts or {}, front_page(title)])
         tab.evaluate(TYPESET)
-        margin = {"top": "17mm", "bottom": "17mm", "left": "17mm", "right": "17mm"}
-        tab.pdf(
-            path=to,
+        printed = functools.partial(
+            tab.pdf,
             format="A4",
-            margin=margin,
-            outline=True,
+            margin=dict.fromkeys(("top", "bottom", "left", "right"), "13mm"),
             tagged=True,
             print_background=True,
             display_header_footer=True,
             header_template="<span></span>",
             footer_template=FOOT,
         )
+        tab.evaluate(NUMBER, pdf_file.page_numbers(printed()))
+        data = printed()
         browser.close()
-    return lost
+    to.write_bytes(pdf_file.bind(data, headings))
+    return len(pdf_file.places(data)[1])
 
 
 def main(many=None, to=HTML / "book.pdf"):
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    # The listing of every module is the package itself: not for paper.
-    names = [n for n in toc_files(toc) if n != "chapters/modules"][:many]
+    title = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["title"]
+    out = tuple(f"chapters/{name}" for name in LEFT_OUT)
+    names = [n for n in toc_files(toc) if not n.startswith(out)][:many]
+    parts = {p["chapters"][0]["file"]: p["caption"] for p in toc["parts"]}
     handler = functools.partial(Quiet, directory=HTML)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print_book(names, f"http://127.0.0.1:{server.server_port}/", to)
+    base = f"http://127.0.0.1:{server.server_port}/"
+    pages, size = print_book(names, base, to, title, parts), to.stat().st_size
     server.shutdown()
     publishing.link_pdf(HTML)
-    print(f"== the book is in {to} ({to.stat().st_size / 1e6:.0f} MB)")
+    print(f"== the book is in {to} ({pages} pages, {size / 1e6:.0f} MB)")
+    if pages > MOST_PAGES or size > MOST_BYTES:
+        sys.exit(f"that is more than {MOST_PAGES} pages or {MOST_BYTES / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":
