@@ -1,6 +1,7 @@
 """What the book asks of Sphinx beyond its configuration; loaded by _config.yml.
 
-- MathJax comes from the site itself where `make vendor` has fetched it
+- Formulas are set while building (tools/formulas.py). Where node is missing the pages
+  set them: MathJax comes from the site itself where `make vendor` has fetched it
   (tools/frontend.py), else from the public CDN that Sphinx links to.
 - The version in the footer is the one of pyproject.toml.
 - The message of an error is set as words.
@@ -8,8 +9,12 @@
 - What the theme writes that a screen reader stumbles over is mended in each page.
 - Figures with a slider become plain HTML, which needs no script to be seen
   (tools/movables.py).
-- The reference is written from the docstrings (tools/reference.py), the table of
-  frameworks from chapters/parity.toml (tools/parity.py).
+- The reference is written from the docstrings, with a page for every module
+  (tools/reference.py); the table of frameworks from chapters/parity.toml
+  (tools/parity.py).
+- The search knows sections, terms, names and exercises (tools/site_search.py).
+- Icons that no page shows are left out of the theme's style sheet (tools/slim.py), and
+  MathJax out of pages without a formula.
 - The first page gets a picture that moves (tools/opening.py), a map of the chapters and
   the time each takes to read (tools/landing.py).
 - The first time a page uses a term of the glossary, the word links to it, and bnlib.js
@@ -27,6 +32,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import formulas
 import landing
 import movables
 import opening
@@ -34,6 +40,8 @@ import parity
 import publishing
 import python_in_page
 import reference
+import site_search
+import slim
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.util import logging
@@ -62,7 +70,8 @@ MENDS = [
     ),
     # No line begins with the full stop behind a formula.
     (
-        r'(?<!bn-together">)(<span class="math notranslate nohighlight">[^<]*</span>'
+        r'(?<!bn-together">)(<span class="math notranslate nohighlight">'
+        r"(?:[^<]*|<mjx-container (?:(?!</span>).)*)</span>"
         r"[.,;:!?)\]’”]+)",
         r'<span class="bn-together">\1</span>',
     ),
@@ -227,6 +236,19 @@ def join_numbers(app, doctree):
             text.parent.replace(text, [p for p in parts if p.astext()])
 
 
+def drop_scripts(app, pagename, templatename, context, doctree):
+    """No page keeps the marks of an earlier search, and none without a formula of its
+    own loads MathJax: to Sphinx the first page has those of all below it."""
+    unused = ["sphinx_highlight.js"]
+    if 'class="math' not in context.get("body", ""):
+        unused.append("tex-chtml.js")
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if str(getattr(script, "filename", "")).rpartition("/")[2] not in unused
+    ]
+
+
 def silence_thebe(app, config):
     """Keep sphinx-thebe from adding its settings and its script to the pages."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -246,8 +268,12 @@ def setup(app):
     app.connect("source-read", write_landing)
     app.connect("doctree-read", link_terms)
     app.connect("doctree-resolved", set_messages)
+    app.connect("html-page-context", drop_scripts)
     app.connect("build-finished", mend_pages)
+    formulas.setup(app)
     publishing.setup(app)
     python_in_page.setup(app)
     reference.setup(app)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    site_search.setup(app)
+    slim.setup(app)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}

@@ -82,9 +82,11 @@ MERGE = """articles => {
   return lost.length;
 }"""
 TYPESET = """async () => {
-  await MathJax.startup.promise;
-  MathJax.typesetClear();
-  await MathJax.typesetPromise([document.body]);
+  if (window.MathJax) { // formulas were not set while the book was built
+    await MathJax.startup.promise;
+    MathJax.typesetClear();
+    await MathJax.typesetPromise([document.body]);
+  }
   await Promise.all([...document.images].map(e => e.decode().catch(() => 0)));
   await document.fonts.ready;
 }"""
@@ -131,9 +133,8 @@ def print_book(names, base, to):
         for name in names:
             tab.goto(f"{base}{name}.html")
             articles.append([name, tab.evaluate(ARTICLE, name)])
-        # A page with formulas, so that MathJax is there.
+        # A page with formulas, so that what shows them is there.
         tab.goto(f"{base}chapters/notation.html")
-        tab.wait_for_function("window.MathJax?.startup?.promise")
         lost = tab.evaluate(MERGE, articles)
         tab.evaluate(TYPESET)
         margin = {"top": "17mm", "bottom": "17mm", "left": "17mm", "right": "17mm"}
