@@ -557,7 +557,7 @@ def test_first_content_within_a_second(browser, page):
 @every_page
 def test_formulas_are_drawn(browser, page):
     found = browser.visit(page).formulas
-    assert found["raw"] == [] and found["errors"] == []
+    assert found["raw"] == [] and found["errors"] == [] and found["blank"] == []
     assert found["mute"] == [], "a screen reader finds no MathML"
     assert found["source"] == len(soup(page).select(".math.notranslate"))
 
