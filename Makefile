@@ -63,7 +63,7 @@ book: $(READY) vendor  ## build the site into _build/html
 	@echo "== building the book: a minute or two where all pages are new"
 	@mkdir -p _build
 	@# The builder does not notice a change of the look alone; then it builds all pages.
-	@all=$$(find chapters/_static tools/*.py tools/inpage _build/extra/inpage _config.yml _toc.yml \
+	@all=$$(find chapters/_static tools/*.py tools/inpage tools/search _build/extra/inpage _config.yml _toc.yml \
 	  -type f -newer _build/.built -print -quit 2>/dev/null || echo none yet); \
 	$(BUILDER) build -W -n --keep-going -q $${all:+--all} . \
 	  >_build/book.log 2>&1 \
@@ -79,6 +79,7 @@ test: check book  ## every check there is
 coverage: $(READY)  ## how much of bnlib its tests run, notebooks and site apart
 	@$(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder tests \
 	  --ignore tests/test_site.py --ignore tests/test_inpage.py --ignore tests/test_pdf.py \
+	  --ignore tests/test_search.py \
 	  --cov=bnlib --cov-report=term:skip-covered
 
 check: $(READY)  ## the quick loop: style, export in sync, types, notebooks' hygiene

@@ -139,13 +139,20 @@ def test_the_built_site_has_them():
 
 def test_the_page_for_the_lost_leads_back():
     page = BeautifulSoup((HTML / "404.html").read_text(), "html.parser")
-    links = [a["href"] for a in page("a")]
+    links = [a["href"] for a in page("a")] + [page.form["action"]]
     root = page.select_one('link[rel="icon"]')["href"].removesuffix(
         "_static/favicon.svg"
     )
     for link in links:
         assert (HTML / link.removeprefix(root)).is_file()
     assert not page("script") and page.html["lang"] == "en"
+
+
+def test_the_root_of_the_site_leads_to_the_first_page():
+    page = BeautifulSoup((HTML / "index.html").read_text(), "html.parser")
+    target = page.select_one("meta[http-equiv=refresh]")["content"].split("url=")[1]
+    assert (HTML / target).is_file() and page.html["lang"] == "en"
+    assert {a["href"] for a in page("a")} == {target} and page.h1 and page.title.string
 
 
 def test_the_card_has_the_size_that_is_said_of_it():

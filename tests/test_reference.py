@@ -43,9 +43,9 @@ def test_every_public_name_has_its_entry_and_its_chapter(page, module):
         entry = entry_of(page, module, name)
         first = letters(inspect.getdoc(thing).split(". ")[0])[:40]
         assert letters(entry.dd.get_text()).startswith(first), name
-        chapter, _ = reference.origin(thing)
+        chapter, source = reference.origin(thing)
         hrefs = {a["href"].split("#")[0] for a in entry.select("a.reference")}
-        assert {f"{chapter}.html", "modules.html"} <= hrefs, name
+        assert {f"{chapter}.html", f"modules/{source}.html"} <= hrefs, name
         assert (ROOT / "chapters" / f"{chapter}.ipynb").is_file()
 
 
@@ -78,3 +78,20 @@ def test_sections_and_defaults_are_shown(page):
     assert entry.select_one("pre").get_text().startswith("error = max|analytic")
     shown = entry_of(page, "bnlib.nn", "BatchRenorm1d").dt.get_text()
     assert "rmax=rmax_schedule" in shown.replace(" ", "")
+
+
+def test_every_module_has_a_page_with_its_lines():
+    text = (PAGE.parent / "modules.html").read_text("utf-8")
+    listed = BeautifulSoup(text, "html.parser")
+    hrefs = {a["href"] for a in listed.select("table a.reference")}
+    for module in reference.modules().values():
+        assert f"modules/{module.dotted}.html" in hrefs
+        path = PAGE.parent / "modules" / f"{module.dotted}.html"
+        own = BeautifulSoup(path.read_text("utf-8"), "html.parser")
+        for number in own.select("span.linenos"):
+            number.decompose()
+        code = (ROOT / module.path).read_text("utf-8")
+        assert own.select_one("article pre").get_text().strip() == code.strip()
+        back = {a["href"] for a in own.select("article a.reference")}
+        chapters = {f"../{chapter.stem}.html" for chapter in module.chapters}
+        assert back == chapters | {"../modules.html"}

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import sys
 import threading
 import tomllib
@@ -25,10 +26,12 @@ import numpy as np
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from fontTools.ttLib import TTFont
 from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+import formulas  # noqa: E402
 import opening  # noqa: E402
 
 import bnlib  # noqa: E402
@@ -127,7 +130,7 @@ def test_images_have_a_text(page):
 
 def gzipped(*paths: Path) -> int:
     """Bytes that travel: pages, scripts and drawings are compressed, pictures are."""
-    texts = (".html", ".js", ".svg")
+    texts = (".html", ".js", ".css", ".svg")
     sizes = [
         len(gzip.compress(path.read_bytes()))
         if path.suffix in texts
@@ -155,6 +158,32 @@ def test_page_weighs_less_than_a_megabyte(page):
 def test_all_scripts_together_weigh_less_than_half_a_megabyte():
     scripts = set().union(*(loaded(page, "script[src]") for page in PAGES))
     assert 0 < gzipped(*scripts) < 500_000
+
+
+@every_page
+def test_formulas_are_there_without_a_script(page):
+    if not formulas.can_set():
+        pytest.skip("no node here: the pages set their formulas themselves")
+    bare = soup(page).select(".math:not(:has(mjx-container))")
+    assert [str(formula)[:80] for formula in bare] == []
+    assert "tex-chtml" not in str(soup(page).select("script[src]"))
+
+
+def test_fonts_of_formulas_have_every_letter():
+    if not formulas.can_set():
+        pytest.skip("no node here: MathJax's own fonts are served")
+    sheet = (HTML / "_static" / "formulas.css").read_text("utf-8")
+    family = re.compile(r'font-family: MJX([\w-]+);\s+src: url\("([^"]+)"\)')
+    known = {
+        name: TTFont(HTML / "_static" / path).getBestCmap()
+        for name, path in family.findall(sheet)
+    }
+    rule = re.compile(r'^mjx-c\.mjx-c\w+\.?([\w-]*)::before {[^"}]*"([^"]+)', re.M)
+    rules = rule.findall(sheet)
+    for name, content in rules:
+        content = re.sub(r"\\(\w+) ?", lambda code: chr(int(code[1], 16)), content)
+        assert {*map(ord, content)} <= set(known[name or "TEX"]), (name, content)
+    assert len(rules) > 50
 
 
 @every_doc
@@ -209,6 +238,7 @@ class Visit:
     """What one visit to a page found."""
 
     complaints: list[str] = field(default_factory=list)  # requests out, errors
+    loaded: set[Path] = field(default_factory=set)  # files, before anything is pressed
     icons: tuple[int, list[str]] = (0, [])  # how many, and which are not drawn
     formulas: dict = field(default_factory=dict)
     figures: dict = field(default_factory=dict)
@@ -239,6 +269,11 @@ FORMULAS = """() => ({
   raw: [...document.querySelectorAll('.math.notranslate')]
     .filter(e => !e.querySelector('mjx-container')).map(e => e.textContent),
   errors: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
+  blank: [...document.querySelectorAll('mjx-c')].map(e => e.className)
+    .filter((name, n, all) => all.indexOf(name) === n)
+    .map(name => document.getElementsByClassName(name)[0])
+    .filter(e => getComputedStyle(e, '::before').content === 'none')
+    .map(e => e.className),
   mute: [...document.querySelectorAll('mjx-container')]
     .filter(e => !e.querySelector('mjx-assistive-mml math')).map(e => e.textContent),
 })"""
@@ -393,10 +428,12 @@ class Browser:
         self.context.set_default_timeout(30_000)
         self.chromium, self.base, self.visits = chromium, base, {}
 
-    def open(self, page: str, complaints: list[str]):
+    def open(self, page: str, complaints: list[str], loaded: set[Path] | None = None):
         tab = self.context.new_page()
 
         def on_request(request):
+            if loaded is not None and request.url.startswith(self.base):
+                loaded.add(HTML / unquote(urlsplit(request.url).path).lstrip("/"))
             if not request.url.startswith((self.base, "data:", "blob:")):
                 complaints.append(f"request to {request.url[:100]}")
 
@@ -429,7 +466,9 @@ class Browser:
     def look(self, page: str) -> Visit:
         soup(page)  # fails with what to do where the page is not built
         found = Visit()
-        tab = self.open(page, found.complaints)
+        loading = set()
+        tab = self.open(page, found.complaints, loading)
+        found.loaded = set(loading)
         found.first_paint = tab.evaluate(FIRST_PAINT)
         found.icons = tab.locator(ICON).count(), tab.evaluate(ICONS, ICON)
         found.formulas = tab.evaluate(FORMULAS)
@@ -519,7 +558,7 @@ def test_first_content_within_a_second(browser, page):
 @every_page
 def test_formulas_are_drawn(browser, page):
     found = browser.visit(page).formulas
-    assert found["raw"] == [] and found["errors"] == []
+    assert found["raw"] == [] and found["errors"] == [] and found["blank"] == []
     assert found["mute"] == [], "a screen reader finds no MathML"
     assert found["source"] == len(soup(page).select(".math.notranslate"))
 
@@ -771,6 +810,15 @@ def test_site_opens_on_the_first_page(browser):
 
 
 @pytest.mark.browser
+def test_the_median_page_weighs_little_before_the_first_press(browser):
+    weights = {page: gzipped(*browser.visit(page).loaded) for page in PAGES}
+    heaviest = max(weights, key=weights.get)
+    print(f"median {statistics.median(weights.values()) / 1000:.0f} kB, most", end=" ")
+    print(f"{weights[heaviest] / 1000:.0f} kB ({heaviest})")
+    assert statistics.median(weights.values()) < 250_000
+
+
+@pytest.mark.browser
 def test_switch_between_light_and_dark(browser):
     tab = browser.open(PAGES[0], [])
     themes = set()
@@ -779,13 +827,6 @@ def test_switch_between_light_and_dark(browser):
         themes.add(tab.evaluate("document.documentElement.dataset.theme"))
     tab.close()
     assert themes == {"light", "dark"}
-
-
-@pytest.mark.browser
-def test_search_finds_the_backward_pass(browser):
-    tab = browser.open("search.html?q=backward", [])
-    tab.locator('#search-results li a[href*="backward"]').first.wait_for()
-    tab.close()
 
 
 def links_with_preview():

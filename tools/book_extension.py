@@ -1,6 +1,7 @@
 """What the book asks of Sphinx beyond its configuration; loaded by _config.yml.
 
-- MathJax comes from the site itself where `make vendor` has fetched it
+- Formulas are set while building (tools/formulas.py). Where node is missing the pages
+  set them: MathJax comes from the site itself where `make vendor` has fetched it
   (tools/frontend.py), else from the public CDN that Sphinx links to.
 - The version in the footer is the one of pyproject.toml.
 - The message of an error is set as words.
@@ -13,8 +14,12 @@
 - Verdicts of claims have a colour and a pattern; every claim of the ledger an address.
 - Figures with a slider become plain HTML, which needs no script to be seen
   (tools/movables.py).
-- The reference is written from the docstrings (tools/reference.py), the table of
-  frameworks from chapters/parity.toml (tools/parity.py).
+- The reference is written from the docstrings, with a page for every module
+  (tools/reference.py); the table of frameworks from chapters/parity.toml
+  (tools/parity.py); the claims of a chapter from the ledger's (tools/claims.py).
+- The search knows sections, terms, names and exercises (tools/site_search.py).
+- Icons that no page shows are left out of the theme's style sheet (tools/slim.py), and
+  MathJax out of pages without a formula.
 - The first page gets a picture that moves (tools/opening.py); proofs, ways through and
   the map of the chapters (tools/landing.py).
 - The first time a page uses a term of the glossary, the word links to it, and bnlib.js
@@ -34,6 +39,7 @@ from pathlib import Path
 
 import claims
 import drawings
+import formulas
 import landing
 import movables
 import opening
@@ -41,6 +47,8 @@ import parity
 import publishing
 import python_in_page
 import reference
+import site_search
+import slim
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
@@ -71,7 +79,8 @@ MENDS = [
     ),
     # No line begins with the full stop behind a formula.
     (
-        r'(?<!bn-together">)(<span class="math notranslate nohighlight">[^<]*</span>'
+        r'(?<!bn-together">)(<span class="math notranslate nohighlight">'
+        r"(?:[^<]*|<mjx-container (?:(?!</span>).)*)</span>"
         r"[.,;:!?)\]’”]+)",
         r'<span class="bn-together">\1</span>',
     ),
@@ -247,14 +256,6 @@ def write_landing(app, docname, source):
             app.env.note_dependency(str(path))
 
 
-def drop_mathjax(app, pagename, templatename, context, doctree):
-    """The first page has no formula: to Sphinx those of its chapters are its own."""
-    if pagename == "chapters/index":
-        files = context["script_files"]
-        kept = [file for file in files if "mathjax" not in str(file.filename).lower()]
-        context["script_files"] = kept
-
-
 def glossary_terms():
     """The terms of chapters/notation.md, as they are spelled there."""
     text = (ROOT / "chapters" / "notation.md").read_text(encoding="utf-8")
@@ -389,6 +390,19 @@ def mark_verdicts(app, doctree, docname):
                 row[0][-1] += nodes.raw("", LINK.format(name), format="html")
 
 
+def drop_scripts(app, pagename, templatename, context, doctree):
+    """No page keeps the marks of an earlier search, and none without a formula of its
+    own loads MathJax: to Sphinx the first page has those of all below it."""
+    unused = ["sphinx_highlight.js"]
+    if 'class="math' not in context.get("body", ""):
+        unused.append("tex-chtml.js")
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if str(getattr(script, "filename", "")).rpartition("/")[2] not in unused
+    ]
+
+
 def silence_thebe(app, config):
     """Keep sphinx-thebe from adding its settings and its script to the pages."""
     for event in ("env-before-read-docs", "doctree-resolved"):
@@ -413,9 +427,12 @@ def setup(app):
     app.connect("doctree-resolved", make_exercise_cards)
     app.connect("doctree-resolved", mark_verdicts)
     app.add_node(Fold, html=(visit_fold, depart_fold))
-    app.connect("html-page-context", drop_mathjax, priority=900)
+    app.connect("html-page-context", drop_scripts)
     app.connect("build-finished", mend_pages)
+    formulas.setup(app)
     publishing.setup(app)
     python_in_page.setup(app)
     reference.setup(app)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    site_search.setup(app)
+    slim.setup(app)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}

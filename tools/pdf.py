@@ -122,9 +122,11 @@ NUMBER = """pages => document.querySelectorAll('[data-page]').forEach(e => {
   e.textContent = pages[e.dataset.page] ?? '';
 })"""
 TYPESET = """async () => {
-  await MathJax.startup.promise;
-  MathJax.typesetClear();
-  await MathJax.typesetPromise([document.body]);
+  if (window.MathJax) { // formulas were not set while the book was built
+    await MathJax.startup.promise;
+    MathJax.typesetClear();
+    await MathJax.typesetPromise([document.body]);
+  }
   await Promise.all([...document.images].map(e => e.decode().catch(() => 0)));
   await document.fonts.ready;
 }"""
@@ -181,9 +183,8 @@ def print_book(names, base, to, title="", parts=None):
         for name in names:
             tab.goto(f"{base}{name}.html")
             articles.append([name, tab.evaluate(ARTICLE, name)])
-        # A page with formulas, so that MathJax is there.
+        # A page with formulas, so that what shows them is there.
         tab.goto(f"{base}chapters/notation.html")
-        tab.wait_for_function("window.MathJax?.startup?.promise")
         tab.evaluate("title => { document.title = title; }", title)
         tab.add_style_tag(path=STYLE)
         headings = tab.evaluate(MERGE, [articles, parts or {}, front_page(title)])

@@ -8,9 +8,13 @@ import functools
 import inspect
 import re
 import textwrap
+from html import escape
 from importlib import import_module
+from pathlib import Path
 
 import export
+
+LIST = "chapters/modules"
 
 # A second block with a sign in its first line; prose ends with a full stop.
 EQUATION = re.compile(r"[^\n]+ (?:=|<-) .*(?:[^.]|\.{3})\Z", re.S)
@@ -39,22 +43,73 @@ def origin(thing):
     raise LookupError(f"no chapter exports {name}")
 
 
+# ---- a page for every module --------------------------------------------------------
+
+
 def label(dotted):
-    """The name of a module's place on its page."""
+    """The name by which a module's page is referred to."""
     return "module-" + dotted.removeprefix("bnlib.").replace(".", "-")
 
 
+def page_of(module):
+    """The page that has a module's lines; it is written here, from no document."""
+    return f"{LIST}/{module.dotted}"
+
+
 def listing():
-    """The modules one after the other, each with its chapters and its lines."""
-    parts = []
+    """The modules in a table, each with its chapters and how long it is."""
+    rows = ["| module | from | lines |", "|---|---|--:|"]
     for module in modules().values():
         origins = ", ".join(f"{{doc}}`{chapter.stem}`" for chapter in module.chapters)
-        parts.append(
-            f"({label(module.dotted)})=\n## {module.dotted}\n\nFrom {origins}.\n\n"
-            f"```{{literalinclude}} ../{module.path}\n"
-            ":language: python\n:linenos:\n```\n"
+        lines = len((export.ROOT / module.path).read_text("utf-8").splitlines())
+        link = f"{{ref}}`{module.dotted} <{label(module.dotted)}>`"
+        rows.append(f"| {link} | {origins} | {lines} |")
+    return "\n".join(rows)
+
+
+def name_pages(app, env, docnames):
+    """Tell Sphinx where the labels of the modules lead to."""
+    known = env.get_domain("std")
+    for module in modules().values():
+        name, place = label(module.dotted), (page_of(module), "")
+        known.labels[name] = (*place, module.dotted)
+        known.anonlabels[name] = place
+
+
+def body(app, module):
+    """A module's page: where it comes from, and its lines."""
+    here, link = page_of(module), '<a class="reference internal" href="{}">{}</a>'
+
+    def leads_to(docname, text):
+        return link.format(app.builder.get_relative_uri(here, docname), text)
+
+    origins = ", ".join(
+        leads_to(
+            f"chapters/{c.stem}", escape(app.env.titles[f"chapters/{c.stem}"].astext())
         )
-    return "\n".join(parts)
+        for c in module.chapters
+    )
+    code = (export.ROOT / module.path).read_text("utf-8")
+    lines = app.builder.highlighter.highlight_block(code, "python", linenos="inline")
+    return (
+        f"<section><h1>{module.dotted}</h1>\n<p>From {origins}. All of these modules: "
+        f"{leads_to(LIST, 'the package, module by module')}.</p>\n"
+        f'<div class="highlight-python notranslate">{lines}</div></section>'
+    )
+
+
+def write_pages(app):
+    """Yield the pages of the modules that are older than their list."""
+    listed = Path(app.doctreedir, f"{LIST}.doctree")
+    for module in modules().values():
+        written = Path(app.outdir, f"{page_of(module)}.html")
+        if written.is_file() and written.stat().st_mtime > listed.stat().st_mtime:
+            continue
+        context = {"title": module.dotted, "body": body(app, module)}
+        yield page_of(module), context, "page.html"
+
+
+# ---- docstrings ---------------------------------------------------------------------
 
 
 def write_plainly(app, what, name, thing, options, lines):
@@ -87,6 +142,8 @@ def add_origin(app, what, name, thing, options, lines):
 def setup(app):
     for name in ("autodoc", "napoleon"):
         app.setup_extension(f"sphinx.ext.{name}")
+    app.connect("env-before-read-docs", name_pages)
+    app.connect("html-collect-pages", write_pages)
     app.connect("autodoc-process-docstring", write_plainly, priority=400)
     app.connect("autodoc-process-docstring", add_origin, priority=600)
     app.connect("autodoc-process-signature", name_defaults)

@@ -396,8 +396,9 @@
     const target = find(doc, url);
     if (!target || target.querySelector(".bn-movable")) return [];
     const clones = excerpt(target).filter(Boolean).map((e) => copy(e, url));
-    // A page without formulas of its own has no MathJax to show those of others.
-    const raw = doc !== document && clones.some((c) => c.matches(".math, :has(.math)"));
+    // Formulas that were not set while the book was built need the MathJax of this page.
+    const bare = ".math:not(:has(mjx-container))";
+    const raw = doc !== document && clones.some((c) => c.matches(`${bare}, :has(${bare})`));
     return raw && !window.MathJax?.typesetPromise ? [] : clones;
   }
 
