@@ -22,9 +22,11 @@ import torch
 import experiments.__main__ as everything
 from bnlib.data import CHECKSUMS
 from experiments import (
+    coast,
     data_summary,
     inception_ablation,
     inception_ensemble,
+    inception_sigmoid,
     inception_table,
     mnist_mlp,
     mnist_percentiles,
@@ -39,9 +41,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("BNLIB_DATA") or ROOT.parent / "shared" / "data")
 FILES = sorted(RESULTS.glob("*.json"))
 SCRIPTS = (
+    coast,
     data_summary,
     inception_ablation,
     inception_ensemble,
+    inception_sigmoid,
     inception_table,
     mnist_percentiles,
     mnist_tuned,

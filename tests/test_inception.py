@@ -25,12 +25,18 @@ from test_experiments import (
 )
 from torch import nn
 
-from experiments import inception, inception_ablation, inception_ensemble, runner
+from experiments import (
+    inception,
+    inception_ablation,
+    inception_ensemble,
+    inception_sigmoid,
+    runner,
+)
 from experiments import inception_table as table
 from experiments.provenance import RESULTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SCRIPTS = (table, inception_ablation, inception_ensemble)
+SCRIPTS = (table, inception_ablation, inception_ensemble, inception_sigmoid)
 
 
 def made_up_data(number=160):
@@ -335,6 +341,24 @@ def check_ablation(result, seeds, steps):
         check_spread(summary["cost"], cost)
 
 
+def check_sigmoid(result, seeds, steps):
+    config, swept, runs = (
+        result["provenance"]["config"],
+        result["sweep"],
+        result["runs"],
+    )
+    assert not set(seeds) & set(swept["seeds"]), "chosen and judged on the same seeds"
+    mean = np.mean(swept["validation_accuracy"], axis=2)
+    assert mean.shape == (len(config["init_scales"]), len(config["lrs"]))
+    assert swept["mean_validation_accuracy"] == pytest.approx(mean, abs=6e-5)
+    i = config["init_scales"].index(result["chosen"]["init_scale"])
+    j = config["lrs"].index(result["chosen"]["lr"])
+    assert mean[i, j] == pytest.approx(mean.max(), abs=1e-9)
+    assert [run["seed"] for run in runs] == seeds
+    check_curves(runs, steps, result["steps"])
+    check_spread(result["test_accuracy"], [run["test_accuracy"] for run in runs])
+
+
 def check_ensemble(result, seeds):
     members = result["members"]
     assert [member["seed"] for member in members] == seeds
@@ -365,6 +389,14 @@ def test_ablation_script(clothes, tmp_path):
 def test_ensemble_script(clothes, tmp_path):
     result = run_small(inception_ensemble, "--seeds 7 8 --steps 4", tmp_path)
     check_ensemble(result, [7, 8])
+
+
+def test_sigmoid_script(clothes, tmp_path, monkeypatch):
+    small = {**inception_sigmoid.CONFIG, "lrs": [0.01, 0.1], "init_scales": [1, 4]}
+    monkeypatch.setattr(inception_sigmoid, "CONFIG", small)
+    command = "--seeds 7 --sweep-seeds 8 9 --steps 4 --sweep-steps 2"
+    check_sigmoid(run_small(inception_sigmoid, command, tmp_path), [7], 4)
+    assert not inception_sigmoid.NETWORK["norm"]
 
 
 def test_each_ablation_undoes_one_change():
@@ -417,7 +449,9 @@ CHECKS = {
     "inception_table": (check_table, [0, 1, 2], 5000),
     "inception_ablation": (check_ablation, [0, 1, 2], 5000),
     "inception_ensemble": (check_ensemble, [20, 21, 22, 23, 24, 25]),
+    "inception_sigmoid": (check_sigmoid, [0, 1, 2], 500),
 }
+SWEEPS = {"inception_table": 1000, "inception_sigmoid": 500}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
@@ -426,8 +460,9 @@ def test_recorded(script):
     result = load(RESULTS / f"{name}.json")
     check, *arguments = CHECKS[name]
     check(result, *arguments)
-    more = {"sweep_steps": 1000} if script is table else {}
-    check_script(result, script, steps=5000, **more)
+    more = {"sweep_steps": SWEEPS[name]} if name in SWEEPS else {}
+    steps = 500 if script is inception_sigmoid else 5000
+    check_script(result, script, steps=steps, **more)
     assert not math.isnan(result["provenance"]["wall_time_s"])
 
 
