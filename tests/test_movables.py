@@ -2,20 +2,16 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import movables
 import pytest
 from bs4 import BeautifulSoup
 
 from bnlib.figures import movable, to_svg
 
 mpl.use("Agg")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import movables  # noqa: E402
 
 
 def draw(*values):
