@@ -383,8 +383,6 @@ def test_folding_a_linear_layer_is_exact(missing):
 
 # --- batch renormalization ------------------------------------------------------------
 
-LIMITS = {"rmax": 2.0, "dmax": 0.5}
-
 
 def test_renorm_clips_both_ways_and_in_each_channel():
     x = np.array([[-1.0, -1, -1, 4], [1, 1, 1, 6]])
@@ -499,16 +497,6 @@ BAD = {
         lambda: bnlib.rms_norm(HUGE),
         ValueError,
         "the mean square of x overflows float64; convert x",
-    ),
-    "layer norm that overflows": (
-        lambda: bnlib.layer_norm(X * 1e200),
-        ValueError,
-        "the variance of x overflows float64; convert x",
-    ),
-    "layer norm of a constant without eps": (
-        lambda: bnlib.layer_norm(np.ones((2, 3)), eps=0),
-        ValueError,
-        "a feature does not vary and eps is 0, so 0/0",
     ),
     "groups that do not divide": (
         lambda: bnlib.group_norm(X, num_groups=2),
@@ -639,11 +627,6 @@ BAD = {
         ValueError,
         "moments of x overflows float16; convert x",
     ),
-    "the same in torch": (
-        lambda: bnlib.moments(torch.tensor([[1000], [-1000]], dtype=torch.float16)),
-        ValueError,
-        "moments of x overflows torch.float16",
-    ),
     "running statistics that cannot hold it": (
         lambda: bnlib.update_running(*np.ones((2, 1), np.float16), HALF),
         ValueError,
@@ -718,20 +701,22 @@ SPOILED = {
 }
 
 
+ANY = "a list", "a number", "integers", "complex", "empty", "NaN", "infinity"
+
+
 def ways_to_spoil(name):
     """Every array of a function with all that can be wrong with it."""
-    first, declared = True, getattr(bnlib, name).declared
-    for argument, what in declared.items():
-        if isinstance(what, str):
-            without = {"None"} if what.endswith("?") else set()
-            without |= set() if " >" in what else {"negative"}
-            without |= set() if " > " in what else {"zero"}
-            if first and "cache" not in declared:
-                without |= {"dtype", "library", "size", "axes"}
-            elif what.startswith("..."):  # it may broadcast
-                without |= {"size", "axes"}
-            first = False
-            yield name, argument, SPOILED.keys() - without
+    declared = getattr(bnlib, name).declared
+    arrays = [key for key, what in declared.items() if isinstance(what, str)]
+    for argument in arrays:
+        what, ways = declared[argument], [*ANY]
+        ways += [] if what.endswith("?") else ["None"]
+        ways += ["negative"] if " >" in what else []
+        ways += ["zero"] if " > " in what else []
+        if argument != arrays[0] or "cache" in declared:
+            ways += ["dtype", "library"]
+            ways += [] if what.startswith("...") else ["size", "axes"]  # it broadcasts
+        yield name, argument, ways
 
 
 @pytest.mark.parametrize(

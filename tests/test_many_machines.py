@@ -97,7 +97,7 @@ def test_a_merged_variance_can_be_differentiated():
     assert torch.autograd.gradcheck(merge, moments)
 
 
-ONE, TWO = np.ones((1, 3)), np.ones((2, 3))
+TWO = np.ones((2, 3))
 BAD = {
     "list": (([1, 2], TWO, TWO), TypeError, "counts must be a numpy array .* got list"),
     "bool": ((np.array([True, True]), TWO, TWO), TypeError, "counts must hold numbers"),

@@ -178,14 +178,6 @@ def test_the_warning_about_unused_features_is_kept():
 rng = np.random.default_rng(0)
 
 
-def finite_differences(forward, backward, *arguments):
-    bnlib.gradcheck(
-        lambda *a: forward(*a)[0],
-        lambda dy, *a: backward(dy, forward(*a)[1]),
-        *arguments,
-    )
-
-
 SHAPE = (3, 2, 4)
 EVERY_AXES = [
     axes for r in (1, 2, 3) for axes in itertools.combinations(range(len(SHAPE)), r)
