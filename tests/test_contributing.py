@@ -8,19 +8,18 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import exercises
+import export
 import jupytext
 import nbformat
 import pytest
+import run
 import yaml
 from test_notebooks import TestStoredOutputs as Stored
 from test_notebooks import TestStyle as Style
 from test_notebooks import TestTemplate as Template
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import exercises  # noqa: E402
-import export  # noqa: E402
-import run  # noqa: E402
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import python
 
 from bnlib import data
 from bnlib.data import DataError
@@ -180,7 +181,7 @@ def test_import_needs_numpy_only():
         "import sys, bnlib.data; heavy = {'pooch', 'sklearn', 'tqdm', 'requests', "
         "'torch', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    python("-c", code, cwd=ROOT)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import with_book
 
 import experiments.__main__ as everything
 from bnlib.data import CHECKSUMS
@@ -525,10 +526,9 @@ def test_optimizers_and_random_states_are_saved(toy, tmp_path, monkeypatch, opti
 
 
 def spawn(toy, *arguments):
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [sys.executable, toy.__file__, *arguments],
-        env={**os.environ, "PYTHONPATH": path},
+        env=with_book(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

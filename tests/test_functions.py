@@ -206,24 +206,38 @@ def test_dtype_is_kept_and_low_precision_stays_close(name, dtype, tolerance):
     )
 
 
+LOW = {
+    "numpy float16": lambda a: a.astype("float16"),
+    "torch float16": lambda a: torch.tensor(a).half(),
+    "torch bfloat16": lambda a: torch.tensor(a).bfloat16(),
+}
+
+
+# Whose cache holds x as it came. The others keep what is rounded to half precision.
+EXACT = "layer_norm", "rms_norm", "group_norm", "instance_norm"
+
+
+# Whose cache holds x as it came. The others keep what is rounded to half precision.
+EXACT = "layer_norm", "rms_norm", "group_norm", "instance_norm"
+
+
 @every_normalizer
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_loses_no_digits_in_sums(name, dtype):
+@pytest.mark.parametrize("low", LOW)
+def test_half_precision_is_the_float64_answer_rounded_once(name, low):
     forward, backward, _ = NORMALIZERS[name]
-    x, gamma, beta, dy = map(torch.tensor, problem("plain", (64, 3, 40)))
-    x, dy = 500 * x + 100, dy + 0.5  # squares overflow float16, sums lose digits
-    half = [a.to(dtype) for a in (x, gamma, beta, dy)]
-    y, cache = forward(*half[:3])
-    ours = (y, *backward(half[3], cache))
-    exact = [a.double() for a in half]
-    y, cache = forward(*exact[:3])
-    step = torch.finfo(dtype).eps
-    for a, b in zip(ours, (y, *backward(exact[3], cache)), strict=True):
-        assert a.dtype == dtype
-        fits = b.abs() < 6e4  # float16 cannot hold more
-        assert fits.any() or name == "batch_renorm, no limits"
-        error = (a.double() - b)[fits].abs()
-        assert (error <= 2 * step * b.abs().max()).all()
+    x, gamma, _, dy = problem("plain", (16, 3, 40))
+    if name == "batch_renorm, no limits":
+        x = x / 100  # its r has no bound, and float16 has one
+    half = [LOW[low](a) for a in (500 * x + 100, gamma, dy)]  # squares overflow float16
+    wide = [a.double() if "torch" in low else a.astype(float) for a in half]
+    (y, cache), (exact, kept) = forward(*half[:2]), forward(*wide[:2])
+    ours, wanted = (y, *backward(half[2], cache)), (exact, *backward(wide[2], kept))
+    pairs = list(zip(ours, wanted, strict=True))
+    for a, b in pairs[:3] if name == "rms_norm" else pairs:  # which has no beta
+        assert a.dtype == half[0].dtype
+        a, b = torch.as_tensor(a), torch.as_tensor(b)
+        near = 0 if name in EXACT else 2 * torch.finfo(a.dtype).eps * b.abs().max()
+        assert ((a.double() - b.to(a.dtype).double()).abs() <= near).all()
 
 
 @every_normalizer
@@ -369,8 +383,6 @@ def test_folding_a_linear_layer_is_exact(missing):
 
 # --- batch renormalization ------------------------------------------------------------
 
-LIMITS = {"rmax": 2.0, "dmax": 0.5}
-
 
 def test_renorm_clips_both_ways_and_in_each_channel():
     x = np.array([[-1.0, -1, -1, 4], [1, 1, 1, 6]])
@@ -486,16 +498,6 @@ BAD = {
         ValueError,
         "the mean square of x overflows float64; convert x",
     ),
-    "layer norm that overflows": (
-        lambda: bnlib.layer_norm(X * 1e200),
-        ValueError,
-        "the variance of x overflows float64; convert x",
-    ),
-    "layer norm of a constant without eps": (
-        lambda: bnlib.layer_norm(np.ones((2, 3)), eps=0),
-        ValueError,
-        "a feature does not vary and eps is 0, so 0/0",
-    ),
     "groups that do not divide": (
         lambda: bnlib.group_norm(X, num_groups=2),
         ValueError,
@@ -571,11 +573,6 @@ BAD = {
         ValueError,
         "numeric must be finite",
     ),
-    "momentum the size of a learning rate schedule": (
-        lambda: bnlib.update_running(GAMMA, GAMMA, X, momentum=10),
-        ValueError,
-        "momentum must be a finite number in 0 ... 1, got 10; 0.1 is usual",
-    ),
     "updating with one example": (
         lambda: bnlib.update_running(GAMMA, GAMMA, X[:1]),
         ValueError,
@@ -629,11 +626,6 @@ BAD = {
         lambda: bnlib.moments(np.array([[1000], [-1000]], np.float16)),
         ValueError,
         "moments of x overflows float16; convert x",
-    ),
-    "the same in torch": (
-        lambda: bnlib.moments(torch.tensor([[1000], [-1000]], dtype=torch.float16)),
-        ValueError,
-        "moments of x overflows torch.float16",
     ),
     "running statistics that cannot hold it": (
         lambda: bnlib.update_running(*np.ones((2, 1), np.float16), HALF),
@@ -709,20 +701,22 @@ SPOILED = {
 }
 
 
+ANY = "a list", "a number", "integers", "complex", "empty", "NaN", "infinity"
+
+
 def ways_to_spoil(name):
     """Every array of a function with all that can be wrong with it."""
-    first, declared = True, getattr(bnlib, name).declared
-    for argument, what in declared.items():
-        if isinstance(what, str):
-            without = {"None"} if what.endswith("?") else set()
-            without |= set() if " >" in what else {"negative"}
-            without |= set() if " > " in what else {"zero"}
-            if first and "cache" not in declared:
-                without |= {"dtype", "library", "size", "axes"}
-            elif what.startswith("..."):  # it may broadcast
-                without |= {"size", "axes"}
-            first = False
-            yield name, argument, SPOILED.keys() - without
+    declared = getattr(bnlib, name).declared
+    arrays = [key for key, what in declared.items() if isinstance(what, str)]
+    for argument in arrays:
+        what, ways = declared[argument], [*ANY]
+        ways += [] if what.endswith("?") else ["None"]
+        ways += ["negative"] if " >" in what else []
+        ways += ["zero"] if " > " in what else []
+        if argument != arrays[0] or "cache" in declared:
+            ways += ["dtype", "library"]
+            ways += [] if what.startswith("...") else ["size", "axes"]  # it broadcasts
+        yield name, argument, ways
 
 
 @pytest.mark.parametrize(

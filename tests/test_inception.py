@@ -3,14 +3,13 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import torchrun
 from test_experiments import (
     DATA,
     ROOT,
@@ -241,29 +240,16 @@ runner.start(main)
 def test_torchrun_divides_the_batch(tmp_path):
     """Two processes: the same weights without batch norm, other ones with it."""
     (tmp_path / "run.py").write_text(DISTRIBUTED.format(tests=str(ROOT / "tests")))
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    said, torchrun = [], ["-m", "torch.distributed.run", "--standalone", *TWO]
-    for launcher in ([], torchrun, torchrun):
-        done = subprocess.run(
-            [sys.executable, *launcher, "run.py", "--checkpoints", "c"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout.splitlines())
-    (one, where), (two, where_two), again = said
+    command = "run.py", "--checkpoints", "c"
+    (one, where), (two, where_two), again = (
+        torchrun(*command, two=two, cwd=tmp_path) for two in (False, True, True)
+    )
     assert again == [two, where_two], "finished runs are looked up, by both"
     one, two = json.loads(one), json.loads(two)
     assert two[0] == pytest.approx(one[0], rel=1e-4)
     assert max(abs(a - b) / b for a, b in zip(one[1], two[1], strict=True)) > 1e-3
     assert where_two == f"{where}, 2 processes"
     assert len(list((tmp_path / "c").glob("*.pt"))) == 4, "each has its own runs"
-
-
-TWO = ["--nproc-per-node", "2"]
 
 
 def test_jobs_and_torchrun_exclude_each_other(monkeypatch):

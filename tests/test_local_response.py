@@ -70,18 +70,11 @@ def test_onnx_case(name):
 
 X = np.random.default_rng(0).normal(size=(2, 5, 3))
 BAD = {
-    "a list": (TypeError, "x must be", ([[[1.0]]],), {"size": 3}),
-    "whole numbers": (TypeError, "x must hold", (X.astype(int),), {"size": 3}),
     "two axes": (ValueError, "x must have shape", (X[0],), {"size": 3}),
-    "nan": (ValueError, "x must be finite", (X * np.nan,), {"size": 3}),
     "size zero": (ValueError, "size must be", (X,), {"size": 0}),
     "size 2.5": (ValueError, "size must be", (X,), {"size": 2.5}),
     "size true": (ValueError, "size must be", (X,), {"size": True}),
-    "alpha": (ValueError, "alpha must be", (X,), {"size": 3, "alpha": -1.0}),
-    "k": (ValueError, "k must be", (X,), {"size": 3, "k": -1.0}),
-    "beta": (ValueError, "beta must be", (X,), {"size": 3, "beta": float("nan")}),
     "zero": (ValueError, "pass a positive k", (0 * X,), {"size": 3, "k": 0}),
-    "beta too large": (ValueError, "beta must be", (X,), {"size": 3, "beta": 1e6}),
     "overflow": (
         ValueError,
         "scale x down",
@@ -98,15 +91,7 @@ def test_bad_input(error, word, args, kwargs):
         bnlib.local_response_norm(*args, **kwargs)
 
 
-def test_bad_input_of_backward_and_layer():
-    _, cache = bnlib.local_response_norm(X, size=3)
-    for dy, error, word in [
-        (X[:1], ValueError, "dy must have shape"),
-        (X.astype("float32"), TypeError, "dy must have"),
-        (torch.tensor(X), TypeError, "dy is from torch"),
-    ]:
-        with pytest.raises(error, match=word):
-            bnlib.local_response_norm_backward(dy, cache)
+def test_bad_input_of_the_layer():
     for function in (functional, F.local_response_norm):
         with pytest.raises(ValueError, match="Expected 3D or higher"):
             function(torch.ones(2, 3), 3)
@@ -116,8 +101,6 @@ def test_bad_input_of_backward_and_layer():
     for x in (torch.ones(2, 3, 1, dtype=int), np.ones((2, 3, 1))):
         with pytest.raises(TypeError, match="must be a floating-point tensor, got"):
             LocalResponseNorm(3)(x)
-    with pytest.raises(ValueError, match="cache must be what"):
-        bnlib.local_response_norm_backward(X, (1, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

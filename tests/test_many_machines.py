@@ -10,16 +10,15 @@ import inspect
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 import time
 from multiprocessing import forkserver
-from pathlib import Path
 
 import many_machines_worker as worker
 import numpy as np
 import pytest
 import torch
+from commands import python, torchrun
 from many_machines_worker import DTYPES, OPTIONS, SHAPES, SPLITS, batches, mine, shaken
 from torch import nn
 from torch.testing import assert_close
@@ -27,7 +26,6 @@ from torch.testing import assert_close
 import bnlib
 from bnlib.nn import BatchNorm1d, BatchNorm2d, SyncBatchNorm
 
-ROOT = Path(__file__).resolve().parent.parent
 NORM = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 CLOSE = {
     torch.float64: {"rtol": 1e-12, "atol": 1e-12},
@@ -99,7 +97,7 @@ def test_a_merged_variance_can_be_differentiated():
     assert torch.autograd.gradcheck(merge, moments)
 
 
-ONE, TWO = np.ones((1, 3)), np.ones((2, 3))
+TWO = np.ones((2, 3))
 BAD = {
     "list": (([1, 2], TWO, TWO), TypeError, "counts must be a numpy array .* got list"),
     "bool": ((np.array([True, True]), TWO, TWO), TypeError, "counts must hold numbers"),
@@ -247,11 +245,7 @@ def test_bnlib_needs_no_distributed():
         "from bnlib.nn import SyncBatchNorm\n"
         "print(SyncBatchNorm(3)(torch.arange(6.0).reshape(2, 3)).sum().item())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == 0
+    assert float(python("-c", code, timeout=60)) == 0
 
 
 # --- many processes -------------------------------------------------------------------
@@ -578,22 +572,10 @@ machine.leave()
 def test_torchrun_with_one_statistic_for_all_is_one_process(tmp_path):
     """Under torchrun, with the experiments' own helpers: local statistics differ."""
     (tmp_path / "scaled.py").write_text(SCALED)
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    numbers = []
-    for launcher in ([], torchrun):
-        done = subprocess.run(
-            [sys.executable, *launcher, "scaled.py"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        lines = done.stdout.splitlines()
-        numbers.append([[float(n) for n in line.split()] for line in lines])
-    (one, alone), (sync, local) = numbers
+    said = (torchrun("scaled.py", two=two, cwd=tmp_path) for two in (False, True))
+    (one, alone), (sync, local) = (
+        [[float(n) for n in line.split()] for line in lines] for lines in said
+    )
     assert sync == pytest.approx(one, rel=1e-10, abs=1e-12)
     assert alone == pytest.approx(one, rel=1e-10, abs=1e-12)
     assert max(abs(a - b) for a, b in zip(one, local, strict=True)) > 1e-2

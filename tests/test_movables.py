@@ -2,21 +2,17 @@
 
 import json
 import re
-import sys
-from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import movables
 import pytest
 from bs4 import BeautifulSoup
+from drawings import NAMES, dress, place
 
 from bnlib.figures import COLOURS, movable, to_svg
 
 mpl.use("Agg")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import movables  # noqa: E402
-from drawings import NAMES, dress, place  # noqa: E402
 
 
 def draw(*values):

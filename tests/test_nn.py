@@ -846,15 +846,6 @@ def test_a_half_precision_pair_is_folded_in_float32():
     assert_close(folded.bias.double(), exact.bias, **one_rounding)
 
 
-def test_torchs_fusion_fails_on_grouped_transposed_convolutions():
-    conv = nn.ConvTranspose2d(4, 6, 3, groups=2).double().eval()
-    batch_norm = frozen(nn.BatchNorm2d, 6)
-    with pytest.raises(RuntimeError, match="size of tensor"):
-        nn.utils.fusion.fuse_conv_bn_eval(conv, batch_norm, transpose=True)
-    x = rand(2, 4, 5, 5)
-    assert_close(fold(conv, batch_norm)(x), batch_norm(conv(x)), rtol=0, atol=1e-12)
-
-
 NORM = BatchNorm1d(3).eval()
 UNFOLDABLE = {
     "lazy": (nn.LazyLinear(3), NORM, TypeError, "layer must have weights, got LazyLin"),

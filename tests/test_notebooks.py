@@ -4,16 +4,14 @@ import ast
 import json
 import re
 import statistics
-import sys
 from pathlib import Path
 
+import export
 import nbformat
 import pytest
+import run
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import export  # noqa: E402
-import run  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 NUMBERED = [path for path in CHAPTERS if path.stem[0].isdigit()]

@@ -178,14 +178,6 @@ def test_the_warning_about_unused_features_is_kept():
 rng = np.random.default_rng(0)
 
 
-def finite_differences(forward, backward, *arguments):
-    bnlib.gradcheck(
-        lambda *a: forward(*a)[0],
-        lambda dy, *a: backward(dy, forward(*a)[1]),
-        *arguments,
-    )
-
-
 SHAPE = (3, 2, 4)
 EVERY_AXES = [
     axes for r in (1, 2, 3) for axes in itertools.combinations(range(len(SHAPE)), r)
@@ -248,59 +240,6 @@ def test_rms_norm_of_centred_data_is_layer_norm():
     x = rng.normal(size=(5, 4))
     x -= x.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(bnlib.rms_norm(x)[0], bnlib.layer_norm(x)[0], atol=1e-14)
-
-
-def test_backward_without_parameters():
-    x, dy = rng.normal(size=(2, 3, 4, 5))
-    for name, options, ones in (
-        ("layer_norm", {}, 5),
-        ("rms_norm", {}, 5),
-        ("group_norm", {"num_groups": 2}, 4),
-        ("instance_norm", {}, 4),
-    ):
-        forward, backward = (getattr(bnlib, name + s) for s in ("", "_backward"))
-        plain = backward(dy, forward(x, **options)[1])
-        given = backward(dy, forward(x, np.ones(ones), **options)[1])
-        for a, b in zip(plain, given, strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-HALVES = {
-    "layer_norm": ((5, 40), 40, {}),
-    "rms_norm": ((5, 40), 40, {}),
-    "group_norm": ((5, 6, 20), 6, {"num_groups": 2}),
-    "instance_norm": ((5, 3, 40), 3, {}),
-}
-
-
-@pytest.mark.parametrize("name", HALVES)
-@pytest.mark.parametrize("low", ["numpy float16", "torch float16", "torch bfloat16"])
-def test_half_precision_arrays_are_the_float64_answer_rounded_once(name, low):
-    shape, n, options = HALVES[name]
-    library, dtype = low.split()
-
-    def convert(a):
-        if library == "numpy":
-            return a.astype(dtype)
-        return torch.tensor(a).to(getattr(torch, dtype))
-
-    def wide(a):
-        return a.astype("float64") if library == "numpy" else a.double()
-
-    x = convert(300 * rng.normal(size=shape) + 300)  # squares overflow float16
-    gamma, dy = convert(rng.normal(size=n)), convert(rng.normal(size=shape))
-    forward, backward = (getattr(bnlib, name + s) for s in ("", "_backward"))
-    y, cache = forward(x, gamma, **options)
-    exact, wide_cache = forward(wide(x), wide(gamma), **options)
-    answers = [y, *backward(dy, cache)]
-    wanted = [exact, *backward(wide(dy), wide_cache)]
-    for a, b in zip(answers, wanted, strict=True):
-        assert a.dtype == x.dtype and b.dtype == wide(x).dtype
-        assert (np.asarray(wide(a)) == np.asarray(wide(convert_like(b, a)))).all()
-
-
-def convert_like(b, a):
-    return b.astype(a.dtype) if isinstance(b, np.ndarray) else b.to(a.dtype)
 
 
 def test_what_the_cache_holds_is_what_onnx_asks_for():

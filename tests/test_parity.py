@@ -1,7 +1,5 @@
 """The page on other frameworks: what can be run here is run, line by line."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import parity
@@ -10,8 +8,6 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 import bnlib.nn
-
-ROOT = Path(__file__).resolve().parent.parent
 
 FACTS = {facts["name"]: facts for facts in parity.frameworks()}
 X = np.random.default_rng(0).normal(2.0, 0.05, size=(4, 3, 2, 2)).astype(np.float32)

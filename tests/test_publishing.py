@@ -3,7 +3,6 @@
 import os
 import re
 import struct
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -11,15 +10,15 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import nbformat
+import publishing
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from commands import run
 from docutils.core import publish_doctree
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-sys.path.insert(0, str(ROOT / "tools"))
-import publishing  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -72,8 +71,7 @@ def buttons(tmp_path):
         tool = str(Path(sys.executable).parent / "jupyter-book")
         command = [tool, "build", "-q", str(tmp_path)]
         told = os.environ | {"BOOK_REPOSITORY": env}
-        done = subprocess.run(command, env=told, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        run(*command, env=told)
         page = tmp_path / "_build" / "html" / f"{CHAPTER}.html"
         soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
         links = soup.select(".dropdown-launch-buttons a")

@@ -236,11 +236,6 @@ def spectral(model):
     nn.utils.parametrizations.spectral_norm(model[0])
 
 
-def old_weight_norm(model):
-    with pytest.warns(FutureWarning):
-        nn.utils.weight_norm(model[0])
-
-
 def hook(model):
     model[0].register_forward_hook(lambda m, x, y: None)
 

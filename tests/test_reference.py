@@ -2,16 +2,14 @@
 
 import inspect
 import re
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import reference
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import reference  # noqa: E402
 
 MODULES = ("bnlib", "bnlib.nn", "bnlib.nn.functional", "bnlib.data", "bnlib.figures")
 PAGE = ROOT / "_build" / "html" / "chapters" / "api.html"
