@@ -270,7 +270,7 @@ FORMULAS = """() => ({
     .filter(e => !e.querySelector('mjx-container')).map(e => e.textContent),
   errors: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
   blank: [...document.querySelectorAll('mjx-c')].map(e => e.className)
-    .filter((name, n, all) => all.indexOf(name) === n)
+    .filter((name, n, all) => name && all.indexOf(name) === n)
     .map(name => document.getElementsByClassName(name)[0])
     .filter(e => getComputedStyle(e, '::before').content === 'none')
     .map(e => e.className),

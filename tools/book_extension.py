@@ -427,7 +427,7 @@ def setup(app):
     app.connect("doctree-resolved", make_exercise_cards)
     app.connect("doctree-resolved", mark_verdicts)
     app.add_node(Fold, html=(visit_fold, depart_fold))
-    app.connect("html-page-context", drop_scripts)
+    app.connect("html-page-context", drop_scripts, priority=900)
     app.connect("build-finished", mend_pages)
     formulas.setup(app)
     publishing.setup(app)
