@@ -210,7 +210,7 @@ def claims():
 
 
 def verdict_page(verdict):
-    return f"11_conclusion.html#verdict={verdict.split()[0]}"
+    return f"11_conclusion.html#verdict-{verdict.split()[0]}"
 
 
 def verdict_mark(verdict, text="", link=""):
