@@ -96,8 +96,6 @@ def broken(page: str, href: str) -> str | None:
     if not (HTML / target).is_file():
         return f"{href}: no such file"
     anchor = unquote(url.fragment)
-    if anchor.startswith("verdict="):  # a choice among the claims (bnlib.js)
-        return None
     if anchor and target.endswith(".html") and anchor not in anchors(target):
         return f"{href}: no such anchor"
     return None
@@ -670,7 +668,7 @@ def test_the_ledger_shows_what_is_chosen_and_every_claim_has_an_address(browser)
     assert len({row["id"] for row in rows}) == len(rows) == len(claims)
     chips = [row.select_one(".bn-verdict").text for row in rows]
     assert sorted(chips) == sorted(claim["verdict"] for claim in claims)
-    tab = browser.open(page + "#verdict=false", [])
+    tab = browser.open(page + "#verdict-false", [])
     wanted = chips.count("false as stated")
     assert tab.locator(".bn-ledger tbody tr:visible").count() == wanted
     assert f"false as stated {wanted}" in tab.locator(".bn-verdicts").inner_text()
@@ -734,7 +732,7 @@ def test_without_scripts_an_answer_is_handed_in_and_judged(still):
         before = shown.inner_text()
         choice.click()
     assert "moments: right" in shown.inner_text() != before
-    assert not still.get_by_text("your own").is_visible()
+    assert not still.locator(".bn-hand").get_by_text("your own").is_visible()
 
 
 ICON = 'i[class*="fa-"]'

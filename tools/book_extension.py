@@ -368,12 +368,12 @@ def judged_tables(doctree):
 def mark_verdicts(app, doctree, docname):
     """Write chips in place of verdicts; the ledger's claims get an address each.
 
-    Only the ledger says where a claim is tested. `#verdict=false` chooses of it.
+    Only the ledger says where a claim is tested. `#verdict-false` chooses of it.
     """
     tables = list(judged_tables(doctree))
     ledger = [table for table, names in tables if "tested in" in names]
     if ledger:
-        places = "".join(f'<span id="verdict={v.split()[0]}"></span>' for v in VERDICTS)
+        places = "".join(f'<span id="verdict-{v.split()[0]}"></span>' for v in VERDICTS)
         ledger[0].parent.insert(1, nodes.raw("", places, format="html"))
     for table, _ in tables:
         table["classes"] += ["bn-claims", *["bn-ledger"] * (table in ledger)]

@@ -470,7 +470,7 @@
 })();
 
 // Tables of claims (book_extension.py). A cell knows its column, for phones (bnlib.css). Above
-// the claims ledger (chapter 11), one button per verdict; #verdict=false presses it. Without
+// the claims ledger (chapter 11), one button per verdict; #verdict-false presses it. Without
 // this, all rows are shown.
 (() => {
   "use strict";
@@ -520,7 +520,7 @@
     }
 
     function follow() {
-      const [, kind] = location.hash.match(/^#verdict=(\w+)$/) ?? [];
+      const [, kind] = location.hash.match(/^#verdict-(\w+)$/) ?? [];
       const radio = group.querySelector(`[value="${kind}"]`);
       if (!radio) return;
       radio.checked = true;
