@@ -732,7 +732,7 @@ def test_without_scripts_an_answer_is_handed_in_and_judged(still):
         before = shown.inner_text()
         choice.click()
     assert "moments: right" in shown.inner_text() != before
-    assert not still.get_by_text("your own").is_visible()
+    assert not still.locator(".bn-hand").get_by_text("your own").is_visible()
 
 
 ICON = 'i[class*="fa-"]'

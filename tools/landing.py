@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 
 import yaml
+from docutils.nodes import make_id
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
@@ -256,8 +257,7 @@ def heard():
     rows = []
     for beginning in HEARD:
         (claim,) = (c for c in claims() if c["says"].startswith(beginning))
-        section = re.sub(r"[^\w -]", "", claim["section"].lower()).replace(" ", "-")
-        where = f"{claim['chapter']}.html#{section}"
+        where = f"{claim['chapter']}.html#{make_id(claim['section'])}"
         number = int(claim["chapter"][:2])
         rows.append(
             f"<tr><td>“{escape(claim['says'])}”</td>"

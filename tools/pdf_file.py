@@ -84,7 +84,7 @@ def outline(headings, found, first):
             body += b"/Prev %d 0 R " % kids[place - 1] if place else b""
             body += b"/Next %d 0 R " % kids[place + 1] if kids[place + 1 :] else b""
             objects[number] = body + ends(children[number], -1)
-    return {number: b"<<%s>>" % body for number, body in objects.items()}
+    return {number: b"<<%s>>" % objects[number] for number in sorted(objects)}
 
 
 def ends(kids, open_):

@@ -94,7 +94,7 @@ def body(app, module):
     return (
         f"<section><h1>{module.dotted}</h1>\n<p>From {origins}. All of these modules: "
         f"{leads_to(LIST, 'the package, module by module')}.</p>\n"
-        f'<div class="highlight-python notranslate">{lines}</div></section>'
+        f'<div class="highlight-python notranslate bn-lines">{lines}</div></section>'
     )
 
 

@@ -4,6 +4,7 @@ The theme brings Font Awesome whole: a font of 156 kB and two thousand rules, of
 the pages show some thirty. What nothing names goes out of style sheet and fonts.
 """
 
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -44,6 +45,7 @@ def drawn(sheets):
 
 def draw_only(letters, font, target):
     """Write a copy of a font with these letters alone; of all, if it has none."""
+    logging.getLogger("fontTools").setLevel(logging.ERROR)
     options = subset.Options(flavor="woff", layout_features=[], hinting=False)
     options.drop_tables += ["FFTM"]  # when it was made
     part = subset.Subsetter(options)

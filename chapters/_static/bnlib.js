@@ -397,8 +397,8 @@
     if (!target || target.querySelector(".bn-movable")) return [];
     const clones = excerpt(target).filter(Boolean).map((e) => copy(e, url));
     // Formulas that were not set while the book was built need the MathJax of this page.
-    const bare = ".math:not(:has(mjx-container))";
-    const raw = doc !== document && clones.some((c) => c.matches(`${bare}, :has(${bare})`));
+    const isRaw = (e) => e.matches(".math") && !e.querySelector("mjx-container");
+    const raw = doc !== document && clones.some((c) => [c, ...c.querySelectorAll(".math")].some(isRaw));
     return raw && !window.MathJax?.typesetPromise ? [] : clones;
   }
 
