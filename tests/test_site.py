@@ -472,8 +472,8 @@ class Browser:
         found.formulas = tab.evaluate(FORMULAS)
         found.copy_buttons = tab.locator(".cell_input .copybtn").count()
         found.figures = try_figures(tab)
-        found.scrolled_letters = tab.evaluate(SCROLLED_LETTERS)
         tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+        found.scrolled_letters = tab.evaluate(SCROLLED_LETTERS)
         found.errors_cut = tab.evaluate(ERRORS_CUT)
         if AXE.is_file():
             tab.evaluate(AXE.read_text(encoding="utf-8"))
