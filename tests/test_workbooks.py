@@ -155,9 +155,14 @@ def test_what_the_first_cell_installs_is_what_the_chapters_import():
     imports = r"(?m)^ *(?:import|from) (\w+)(?:\.\w+)*(?:$| as | import )"
     imported = set(re.findall(imports, code)) - set(sys.stdlib_module_names)
     # numpy comes with bnlib, cycler with matplotlib, IPython with any notebook.
-    for name in imported - set(
-        ["bnlib", "experiments", "numpy", "cycler", "IPython", "matplotlib_inline"]
-    ):
+    for name in imported - {
+        "bnlib",
+        "experiments",
+        "numpy",
+        "cycler",
+        "IPython",
+        "matplotlib_inline",
+    }:
         source = NAMES.get(name, name)
         assert source in known, name
 
