@@ -6,6 +6,7 @@ browser, the tests that need it are skipped by name, and those of the words that
 buttons say instead run all the same.
 """
 
+import ast
 import gzip
 import html
 import http.server
@@ -25,8 +26,7 @@ from pathlib import Path
 
 import firefox
 import pytest
-from playwright.sync_api import sync_playwright
-from test_site import AXE, BARRIERS, HTML, SWITCHES, Quiet, chromium_path, soup
+from test_site import AXE, BARRIERS, HTML, Quiet, soup
 
 import bnlib
 from bnlib.exercises import EXERCISES
@@ -281,6 +281,12 @@ def test_a_page_goes_on_behind_what_fails():
     page = runner.Page()
     assert page.try_cell(cells, 2)["shown"] == "<pre>1</pre>"
     assert "NameError" in page.try_cell(cells, 3)["shown"], "no value is an old one"
+    cells = ["d = 1", "s = {k: d for k, d in nothing}", "d"]  # its d is another
+    assert runner.Page().try_cell(cells, 2)["shown"] == "<pre>1</pre>"
+    piece = ast.parse(
+        "import a.b, c as e\nfor f, (g, *h) in [(i := j) for j in k]: l = 1"
+    )
+    assert set().union(*map(runner.given, piece.body)) >= {"a", "e", "f", "g", "h", "l"}
 
 
 def test_nothing_of_a_cell_is_left_when_the_page_starts_anew():
@@ -399,17 +405,6 @@ def site():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        path = chromium_path(playwright)
-        if path is None:
-            pytest.skip("no Chromium: set $CHROMIUM")
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

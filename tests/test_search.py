@@ -13,8 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
-from test_site import AXE, BARRIERS, DESKTOP, HTML, PHONE, SWITCHES, chromium_path
+from test_site import AXE, BARRIERS, DESKTOP, HTML, PHONE
 from test_site import base as base  # the site, served
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,17 +40,6 @@ def index():
     if not path.is_file():
         pytest.fail("the search has no index: run `make book` first")
     return json.loads(path.read_text("utf-8").split("=", 1)[1].rstrip(";\n"))
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        path = chromium_path(playwright)
-        if not path:
-            pytest.skip("no Chromium here: name one in $CHROMIUM")
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

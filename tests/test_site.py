@@ -207,9 +207,10 @@ def test_small_print_is_folded_and_says_what_is_in_it(page):
     folds = soup(page).select(".tag_small-print > details:not([open])")
     assert len(folds) == len(print_)
     for cell, fold in zip(print_, folds, strict=True):
-        says = fold.find("summary").get_text()
+        says = fold.find("summary").get_text().strip()
         assert cell["source"][0].strip("# .\n") in says
-        assert f"{len(cell['source']) - 1} lines" in says
+        more = len(cell["source"]) - 1
+        assert says.endswith(f", {more} line" + "s" * (more > 1))
         assert cell["source"][-1].strip() in fold.find("pre").get_text()
 
 
@@ -269,7 +270,7 @@ FORMULAS = """() => ({
   errors: [...document.querySelectorAll('mjx-merror')].map(e => e.textContent),
   blank: [...document.querySelectorAll('mjx-c')].map(e => e.className)
     .filter((name, n, all) => name && all.indexOf(name) === n)
-    .map(name => document.getElementsByClassName(name)[0])
+    .map(name => document.querySelector('mjx-c.' + name.replaceAll(' ', '.')))
     .filter(e => getComputedStyle(e, '::before').content === 'none')
     .map(e => e.className),
   mute: [...document.querySelectorAll('mjx-container')]

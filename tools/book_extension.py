@@ -217,7 +217,8 @@ def prepare_notebook(app, docname, source):
         tags = cell["metadata"].get("tags", [])
         if "small-print" in tags:
             lines = "".join(cell["source"]).splitlines()
-            told = f"{lines[0].lstrip('# ').rstrip('.')}, {len(lines) - 1} lines"
+            more = len(lines) - 1
+            told = f"{lines[0].strip('# .')}, {more} line{'s' * (more > 1)}"
             cell["metadata"]["mystnb"] = {"code_prompt_show": told}
             tags.append("hide-input")
     movables.place(book)

@@ -3,20 +3,20 @@
 In the browser, inside Pyodide, `answer` gives the buttons what they ask for. The site's
 build runs the cells of every page with the same `run`, where nothing but the standard
 library, numpy and bnlib can be imported, and so finds those that a page can offer
-(tools/python_in_page.py).
+(tools/runnable.py).
 """
 
 import ast
 import contextlib
 import copy
 import difflib
+import dis
 import errno
 import html
 import io
 import itertools
 import json
 import linecache
-import symtable
 import sys
 import traceback
 
@@ -26,6 +26,7 @@ import bnlib
 
 MOST = 10_000  # characters that a cell may print, and that are shown of a value
 COUNT = itertools.count(1)  # of the cells run
+STORES = "STORE_NAME", "STORE_GLOBAL"
 HAVE = "Python's standard library, numpy and bnlib"
 
 
@@ -46,8 +47,9 @@ def pieces(tree):
 
 def given(piece):
     """The names that a statement gives a value."""
-    table = symtable.symtable(ast.unparse(piece), "a cell", "exec").get_symbols()
-    return {s.get_name() for s in table if s.is_assigned() or s.is_imported()}
+    # Not by symtable: from Python 3.12 on it has the variables of comprehensions, too.
+    code = compile(ast.Module([piece], []), "a cell", "exec")
+    return {s.argval for s in dis.get_instructions(code) if s.opname in STORES}
 
 
 class Printed(io.StringIO):
