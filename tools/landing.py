@@ -36,9 +36,9 @@ NEEDS = {
     "12": ["01", "07"],
     "13": ["04", "05"],
     "14": ["06"],
-    "15": ["06"],
-    "16": ["05"],
     "17": ["06"],
+    "18": ["05"],
+    "19": ["06"],
 }
 PAPER = {  # the section of the paper that a chapter is about
     "01": "§1",
@@ -53,7 +53,7 @@ PAPER = {  # the section of the paper that a chapter is about
     "10": "§4.2",
     "11": "§5",
 }
-PATHS = {"paper": ["01", "03", "05", "09"], "engineers": ["03", "04", "05", "06", "15"]}
+PATHS = {"paper": ["01", "03", "05", "09"], "engineers": ["03", "04", "05", "06", "17"]}
 SHORT = "engineers"  # the one that has its mark on the map
 VERDICTS = ["reproduced", "partly", "not at this scale", "false as stated", "disputed"]
 # Three claims that most readers have met, of three verdicts.
