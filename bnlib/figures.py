@@ -277,8 +277,8 @@ def movable(draw, values, *, label="", describe, show=str, start=0, live=None):
     start : int or tuple of int
         Index of the frame shown first.
     live : dict
-        Kind, batch and range of a figure that the site computes in place of the
-        frames, and whose examples can be dragged.
+        Kind and numbers of a figure that the site computes in place of the frames
+        (chapters/_static/live.js).
 
     Returns
     -------

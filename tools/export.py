@@ -35,7 +35,7 @@ TAGS = {
     "remove-cell",
     "raises-exception",
     "nbval-ignore-output",
-    "ledger",  # prints what chapter 11's ledger quotes, as lines `name: value`
+    "ledger",  # prints what the ledger quotes, as lines `name: value`
     "exercise",  # one that is checked: statement, stub, hints, solution
     "setup",  # made by tools/exercises.py: installs bnlib where it is missing
 }

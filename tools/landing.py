@@ -39,6 +39,7 @@ NEEDS = {
     "17": ["06"],
     "18": ["05"],
     "19": ["06"],
+    "20": [],
 }
 PAPER = {  # the section of the paper that a chapter is about
     "01": "§1",
@@ -211,7 +212,7 @@ def claims():
 
 
 def verdict_page(verdict):
-    return f"11_conclusion.html#verdict-{verdict.split()[0]}"
+    return f"20_ledger.html#verdict-{verdict.split()[0]}"
 
 
 def verdict_mark(verdict, text="", link=""):
@@ -240,9 +241,9 @@ def tally():
 
 
 def measured():
-    """{what a claim says: what was measured}, as chapter 11 has printed it."""
+    """{what a claim says: what was measured}, as the ledger has printed it."""
     found = {}
-    for cell in cells(chapters()["11"]):
+    for cell in cells(chapters()["20"]):
         for output in cell.get("outputs", []):
             table = "".join(output.get("data", {}).get("text/markdown", ""))
             for row in re.findall(r"^\|(.+)\|$", table, re.M):

@@ -3,7 +3,8 @@
 A stored notebook keeps the words and the parts of each such figure
 (`bnlib.figures.movable`). While the book is built it becomes plain HTML here: the frame
 that is shown first stands in the page, the parts of all frames wait beside it, and
-bnlib.js puts them together. Without scripts, and on paper, the first frame remains.
+bnlib.js puts them together, live.js computes those that are live. Without scripts, and
+on paper, the first frame remains.
 """
 
 import json

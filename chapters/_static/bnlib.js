@@ -47,193 +47,6 @@
   );
 })();
 
-// Live figures. A figure that moves may say that it is computed here instead (`live` of
-// bnlib.figures.movable): examples of one feature on a line, each a dot to be dragged, or reached
-// with Tab and moved by arrow keys. It is redrawn for the room it has: letters keep their size.
-(() => {
-  "use strict";
-
-  const EDGE = 18;
-  const TAU = 1e-5; // eps
-  const minus = (value) => String(value).replace("-", "−");
-  const sum = (values) => values.reduce((a, b) => a + b, 0);
-
-  function make(into, tag, { text, ...attributes } = {}) {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    if (text !== undefined) node.textContent = text;
-    return into.appendChild(node);
-  }
-
-  function normalized(x) {
-    const mean = sum(x) / x.length;
-    const std = Math.sqrt(sum(x.map((v) => (v - mean) ** 2)) / x.length + TAU);
-    return { mean, std, z: x.map((v) => (v - mean) / std) };
-  }
-
-  function axis(svg, y, at, ticks, name, width) {
-    make(svg, "path", { class: "bn-axis", d: `M0 ${y}H${width}` });
-    const label = { y: y + 30, "text-anchor": "middle" };
-    for (const tick of ticks) make(svg, "text", { ...label, x: at(tick), text: minus(tick) });
-    make(svg, "text", { class: "bn-name", x: 0, y: y + 52, text: name });
-  }
-
-  // What a batch does to an example that wants to leave it.
-  const escape = {
-    height: 262,
-    line: 40,
-    named: (i, marked) => (i === marked ? "the marked example" : `example ${i + 1}`),
-    draw(svg, x, marked, { width }) {
-      const most = Math.sqrt(x.length - 1);
-      const [reach, y] = [most + 0.5, 184];
-      const at = (z) => width / 2 + (z / reach) * (width / 2 - EDGE);
-      axis(svg, y, at, [-2, -1, 0, 1, 2], "normalized x", width);
-      for (const side of [-most, most])
-        make(svg, "path", { class: "bn-limit", d: `M${at(side)} ${y - 34}v50` });
-      make(svg, "text", { x: at(most), y: y - 42, "text-anchor": "middle", text: `√${x.length - 1}` });
-      const ties = x.map(() => make(svg, "path", { class: "bn-tie" }));
-      ties[marked].classList.add("bn-marked");
-      const dots = x.map((_, i) => dot(svg, i === marked));
-      const number = make(svg, "text", { class: "bn-value", x: width, y: y + 54, "text-anchor": "end" });
-      return (from) => {
-        const { z } = normalized(x);
-        z.forEach((v, i) => {
-          ties[i].setAttribute("d", `M${from(x[i])} 40L${at(v)} ${y}`);
-          dots[i].setAttribute("transform", `translate(${at(v)} ${y})`);
-        });
-        number.textContent = `◆ ${minus(z[marked].toFixed(2))}`;
-        return z.map((v) => `lands at ${minus(v.toFixed(2))}`);
-      };
-    },
-  };
-
-  // The gradient of one output with respect to every input: whoever is touched is pulled.
-  const pull = {
-    height: 330,
-    line: 170,
-    follows: true,
-    named: (i) => `example ${i + 1}`,
-    draw(svg, x, marked, { width, line }) {
-      const bars = x.map(() => make(svg, "path", { class: "bn-bar" }));
-      make(svg, "text", { class: "bn-name", x: 0, y: 18, text: "gradient of the pulled output" });
-      const number = make(svg, "text", { class: "bn-value", x: width, y: 20, "text-anchor": "end" });
-      return (from, pulled) => {
-        const { std, z } = normalized(x);
-        const slope = (j) => ((j === pulled) - (1 + z[pulled] * z[j]) / x.length) / std;
-        const high = (v) => line - Math.max(-105, Math.min(140, v * 250));
-        const slopes = x.map((_, j) => slope(j));
-        slopes.forEach((v, j) => {
-          bars[j].setAttribute("d", `M${from(x[j])} ${line}V${high(v)}`);
-          bars[j].classList.toggle("bn-marked", j === pulled);
-        });
-        number.textContent = `◆ ${minus(slopes[pulled].toFixed(2))}`;
-        const said = slopes.map((v) => minus(v.toFixed(2))).join(", ");
-        return x.map((_, j) => (j === pulled ? `pulled: gradients ${said}` : ""));
-      };
-    },
-  };
-
-  function dot(into, isMarked) {
-    if (!isMarked) return make(into, "circle", { class: "bn-dot", r: 7 });
-    return make(into, "path", { class: "bn-dot bn-marked", d: "M0-10L10 0L0 10L-10 0Z" });
-  }
-
-  function wake(figure) {
-    const { kind, batch, range } = JSON.parse(figure.dataset.live);
-    const [lo, hi] = range;
-    const { height, line, follows, named, draw } = { escape, pull }[kind];
-    const x = [...batch];
-    let marked = x.length - 1;
-    let [width, moved] = [0, false];
-    let grips, tell;
-
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("class", "bn-live");
-    svg.setAttribute("role", "group");
-    svg.setAttribute("aria-label", "Examples of a batch: drag them, or move them by arrow keys");
-    figure.replaceChildren(svg);
-
-    const at = (v) => EDGE + ((v - lo) / (hi - lo)) * (width - 2 * EDGE);
-
-    function update() {
-      const said = tell(at, marked);
-      grips.forEach((grip, i) => {
-        grip.setAttribute("transform", `translate(${at(x[i])} ${line})`);
-        grip.setAttribute("aria-valuenow", x[i]);
-        grip.setAttribute("aria-valuetext", `${minus(x[i].toFixed(1))}, ${said[i]}`);
-      });
-    }
-
-    function move(i, to) {
-      moved = true;
-      svg.querySelector(".bn-hint")?.remove();
-      x[i] = Math.min(hi, Math.max(lo, Math.round(to * 10) / 10));
-      update();
-    }
-
-    function mark(i) {
-      if (!follows || i === marked) return;
-      marked = i;
-      grips.forEach((grip, j) => {
-        grip.querySelector(".bn-dot").remove();
-        dot(grip, j === marked);
-      });
-      update();
-    }
-
-    function grip(i) {
-      const g = make(svg, "g", {
-        role: "slider",
-        tabindex: 0,
-        "aria-label": named(i, marked),
-        "aria-valuemin": lo,
-        "aria-valuemax": hi,
-      });
-      make(g, "circle", { class: "bn-reach", r: 20 });
-      if (i === marked && !moved) make(g, "path", { class: "bn-hint", d: "M-16-5l-5 5l5 5M16-5l5 5l-5 5" });
-      dot(g, i === marked);
-      g.addEventListener("focus", () => mark(i));
-      g.addEventListener("pointerdown", (e) => (g.setPointerCapture(e.pointerId), g.focus()));
-      g.addEventListener("pointermove", (e) => {
-        const pixel = e.clientX - svg.getBoundingClientRect().left - EDGE;
-        if (g.hasPointerCapture(e.pointerId)) move(i, lo + (pixel / (width - 2 * EDGE)) * (hi - lo));
-      });
-      g.addEventListener("keydown", (e) => {
-        const by = { ArrowLeft: -0.1, ArrowDown: -0.1, ArrowRight: 0.1, ArrowUp: 0.1, PageDown: -1, PageUp: 1 };
-        if (!by[e.key]) return;
-        e.preventDefault();
-        move(i, x[i] + by[e.key]);
-      });
-      return g;
-    }
-
-    function redraw() {
-      const focused = grips?.indexOf(document.activeElement) ?? -1;
-      width = svg.clientWidth;
-      svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-      svg.replaceChildren();
-      const few = width < 500 ? 2 : 1;
-      const step = few * Math.max(1, Math.round((hi - lo) / 12));
-      const ticks = [];
-      for (let v = Math.ceil(lo / step) * step; v <= hi; v += step) ticks.push(v);
-      axis(svg, line, at, follows ? [] : ticks, "", width);
-      if (follows) for (const v of ticks) make(svg, "text", { x: at(v), y: height - 26, "text-anchor": "middle", text: minus(v) });
-      make(svg, "text", { class: "bn-name", x: 0, y: follows ? height - 4 : 18, text: "x" });
-      tell = draw(svg, x, marked, { width, line });
-      grips = x.map((_, i) => grip(i));
-      update();
-      grips[focused]?.focus();
-    }
-
-    new ResizeObserver(() => svg.clientWidth !== width && redraw()).observe(svg);
-    redraw();
-  }
-
-  addEventListener("DOMContentLoaded", () =>
-    document.querySelectorAll(".bn-movable[data-live]").forEach(wake),
-  );
-})();
-
 // The picture on the first page (tools/opening.py): batch normalization, computed here.
 (() => {
   "use strict";
@@ -470,11 +283,12 @@
 })();
 
 // Tables of claims (book_extension.py). A cell knows its column, for phones (bnlib.css). Above
-// the claims ledger (chapter 11), one button per verdict; #verdict-false presses it. Without
-// this, all rows are shown.
+// the claims ledger (chapter 20), one button per verdict, #verdict-false presses it, and a
+// box that makes one list of it, verdict by verdict. Without this, all rows are shown.
 (() => {
   "use strict";
 
+  const ORDER = ["false", "disputed", "not", "partly", "reproduced"];
   const chip = (row) => row.querySelector(".bn-verdict");
   const verdict = (row) => chip(row)?.dataset.verdict;
 
@@ -498,12 +312,29 @@
     group.innerHTML = "<legend>Show the claims that are</legend>";
     const status = document.createElement("output");
 
-    function choose(kind) {
+    const homes = rows.map((row) => row.parentNode);
+    let kind = "";
+
+    function show() {
       const shown = rows.filter((row) => !kind || verdict(row) === kind);
       rows.forEach((row) => (row.hidden = !shown.includes(row)));
       status.textContent = `${shown.length} of ${rows.length} claims`;
       for (const table of tables)
         table.closest("section").hidden = ![...table.tBodies[0].rows].some((row) => !row.hidden);
+    }
+
+    function choose(wanted) {
+      kind = wanted;
+      show();
+    }
+
+    // All rows in the first table, which has no heading of its own then; or each at home.
+    function arrange(asOneList) {
+      const place = (row) => ORDER.indexOf(verdict(row));
+      if (asOneList) homes[0].append(...[...rows].sort((a, b) => place(a) - place(b)));
+      else rows.forEach((row, n) => homes[n].append(row));
+      tables[0].closest("section").classList.toggle("bn-one-list", asOneList);
+      show();
     }
 
     function offer(kind, face, count) {
@@ -529,11 +360,15 @@
     }
 
     offer("", "of any verdict", rows.length);
-    for (const kind of new Set(rows.map(verdict))) {
-      const those = rows.filter((row) => verdict(row) === kind);
-      offer(kind, chip(those[0]).cloneNode(true), those.length);
+    for (const each of ORDER) {
+      const those = rows.filter((row) => verdict(row) === each);
+      if (those.length) offer(each, chip(those[0]).cloneNode(true), those.length);
     }
-    group.append(status);
+    const label = document.createElement("label");
+    const box = Object.assign(document.createElement("input"), { type: "checkbox" });
+    box.addEventListener("change", () => arrange(box.checked));
+    label.append(box, "sorted by verdict");
+    group.append(label, status);
     tables[0].closest("section").before(group);
     choose("");
     follow();
