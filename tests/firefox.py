@@ -13,7 +13,7 @@ import subprocess
 import time
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-ENTER, CONTROL = "\ue007", "\ue009"
+ENTER, CONTROL, HOME, RIGHT = "\ue007", "\ue009", "\ue011", "\ue014"
 QUIET = """
 user_pref("marionette.port", {port});
 user_pref("browser.shell.checkDefaultBrowser", false);
@@ -68,17 +68,21 @@ class Firefox:
         self.ask("WebDriver:PerformActions", actions=sources)
 
     def click(self, script):
-        """Move the pointer to what a script returns, and press."""
+        self.drag(script, 0)
+
+    def drag(self, script, by):
+        """Press on what a script returns, and let go so many pixels to the right."""
         self.run(
             f"({script}).scrollIntoView({{ block: 'center', behavior: 'instant' }})"
         )
-        place = self.run(
+        x, y = self.run(
             f"const b = ({script}).getBoundingClientRect();"
             "return [Math.round(b.x + b.width / 2), Math.round(b.y + b.height / 2)]"
         )
         steps = [
-            {"type": "pointerMove", "x": place[0], "y": place[1], "duration": 100},
+            {"type": "pointerMove", "x": x, "y": y, "duration": 100},
             {"type": "pointerDown", "button": 0},
+            {"type": "pointerMove", "x": x + by, "y": y, "duration": 100},
             {"type": "pointerUp", "button": 0},
         ]
         self.act({"type": "pointer", "id": "mouse", "actions": steps})

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import firefox
 import numpy as np
 import pytest
 import torch
@@ -743,6 +744,50 @@ def test_figures_with_sliders_compute_what_bnlib_does(browser, page, n):
         wanted = TOLD[live["kind"]](live, *values).replace("-0.00", "0.00")
         assert told.endswith(wanted), (values, told, wanted)
     tab.close()
+
+
+@pytest.mark.browser
+def test_firefox_finds_a_section_and_moves_live_figures(base, tmp_path):
+    if not firefox.path():
+        pytest.skip("no Firefox: set $FIREFOX")
+    figure = "document.querySelector('[data-live*={}]')"
+    with firefox.firefox(tmp_path) as reader:
+        reader.ask("WebDriver:Navigate", url=f"{base}chapters/14_other_axes.html")
+        reader.wait("document.readyState == 'complete'")
+        reader.keys((firefox.CONTROL, "k"))
+        reader.wait("document.activeElement.closest('#pst-search-dialog')")
+        reader.keys(*"running variance")
+        reader.wait("document.querySelector('#pst-search-dialog [role=option] mark')")
+        reader.keys(firefox.ENTER)
+        reader.wait("location.hash == '#which-variance'")
+        assert reader.run("return location.pathname").endswith("05_inference.html")
+        for name, kind, n in (
+            ("02_whitening", "whiten", 2),
+            ("14_other_axes", "axes", 0),
+        ):
+            reader.ask("WebDriver:Navigate", url=f"{base}chapters/{name}.html")
+            live, slider = (
+                figure.format(kind),
+                f"{figure.format(kind)}.querySelectorAll('input')[{n}]",
+            )
+            reader.wait(
+                f"{live}.querySelector('svg.bn-live')?.getAttribute('aria-label')"
+            )
+            reader.run(f"{slider}.focus()")
+            said = []
+            for key in (firefox.HOME, firefox.RIGHT):
+                reader.keys(key)
+                said.append(reader.run(f"return {live}.querySelector('svg').ariaLabel"))
+            assert len(set(said)) == 2, said
+        reader.ask(
+            "WebDriver:Navigate", url=f"{base}chapters/03_batch_normalization.html"
+        )
+        dot = figure.format("escape") + ".querySelector('[role=slider]:last-of-type')"
+        reader.wait(dot)
+        before = reader.run(f"return {dot}.getAttribute('aria-valuetext')")
+        reader.drag(dot, 60)
+        after = reader.run(f"return {dot}.getAttribute('aria-valuetext')")
+        assert before != after and "lands at" in after
 
 
 def test_what_has_a_number_has_that_of_its_chapter():
