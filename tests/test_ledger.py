@@ -124,7 +124,8 @@ class TestClaim:
         (table,) = shown
         assert row in table, "the page is stale: make run CHAPTER=20"
         (line,) = [line for line in table.splitlines() if claim["says"] in line]
-        assert claim["verdict"] in line.split("|")[-2] and claim["where"] in line
+        assert claim["verdict"] in line.split("|")[-2], "make run CHAPTER=20"
+        assert claim["where"] in line
 
 
 @pytest.mark.parametrize(
