@@ -42,6 +42,8 @@ from bnlib._renorm import (
     ramp,
     rmax_schedule,
 )
+from bnlib._weight_norm import weight_norm, weight_norm_backward
+from bnlib._weight_standardize import weight_standardize, weight_standardize_backward
 from bnlib._whitening import (
     covariance,
     newton_schulz,
@@ -85,6 +87,10 @@ __all__ = [  # in the order of the chapters
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "weight_norm",
+    "weight_norm_backward",
+    "weight_standardize",
+    "weight_standardize_backward",
     "recalibrate",
     "fold_model",
     "diagnose",

@@ -473,6 +473,29 @@ def merge_pairs(counts, means, variances):
     return w @ means, w @ variances + between
 
 
+# --------------------------------------------------------- weight standardization
+
+
+def weights_as_rows(weight, gain, eps):
+    rows = weight.reshape(len(weight), -1)
+    rows = rows - rows.mean(1)[:, None]
+    rows = rows * (gain / np.sqrt((rows * rows).mean(1) + eps))[:, None]
+    return rows.reshape(weight.shape)
+
+
+def weights_by_loops(weight, gain, eps):
+    y = np.empty(weight.shape)
+    for unit, w in enumerate(weight):
+        y[unit] = gain[unit] * (w - w.mean()) / math.sqrt(w.var() + eps)
+    return y
+
+
+def weights_einsum(weight, gain, eps):
+    centred = weight - weight.mean((1, 2, 3), keepdims=True)
+    squares = np.einsum("oihw,oihw->o", centred, centred) / centred[0].size
+    return np.einsum("oihw,o->oihw", centred, gain * (squares + eps) ** -0.5)
+
+
 RIGHT = {
     "zca_whiten": (zca_by_svd, zca_eps_on_the_diagonal, zca_general_eig),
     "moments": (
@@ -506,5 +529,6 @@ RIGHT = {
     ),
     "group_norm": (group_split, group_five_axes, group_loops),
     "rms_norm": (rms_norm_of_rows, rms_rows, rms_reciprocal),
+    "weight_standardize": (weights_as_rows, weights_by_loops, weights_einsum),
     "merge_moments": (merge_two_at_a_time, merge_average, merge_pairs),
 }
