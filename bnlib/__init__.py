@@ -10,6 +10,8 @@ from importlib.metadata import version
 
 from bnlib import fast
 from bnlib._axis_norms import (
+    adaptive_instance_norm,
+    adaptive_instance_norm_backward,
     group_norm,
     group_norm_backward,
     instance_norm,
@@ -87,6 +89,8 @@ __all__ = [  # in the order of the chapters
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "adaptive_instance_norm",
+    "adaptive_instance_norm_backward",
     "weight_norm",
     "weight_norm_backward",
     "weight_standardize",
