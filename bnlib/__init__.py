@@ -10,6 +10,8 @@ from importlib.metadata import version
 
 from bnlib import fast
 from bnlib._axis_norms import (
+    adaptive_instance_norm,
+    adaptive_instance_norm_backward,
     group_norm,
     group_norm_backward,
     instance_norm,
@@ -42,6 +44,8 @@ from bnlib._renorm import (
     ramp,
     rmax_schedule,
 )
+from bnlib._weight_norm import weight_norm, weight_norm_backward
+from bnlib._weight_standardize import weight_standardize, weight_standardize_backward
 from bnlib._whitening import (
     covariance,
     newton_schulz,
@@ -85,6 +89,12 @@ __all__ = [  # in the order of the chapters
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "adaptive_instance_norm",
+    "adaptive_instance_norm_backward",
+    "weight_norm",
+    "weight_norm_backward",
+    "weight_standardize",
+    "weight_standardize_backward",
     "recalibrate",
     "fold_model",
     "diagnose",

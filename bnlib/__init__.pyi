@@ -50,6 +50,12 @@ __all__ = [  # in the order of the chapters
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "adaptive_instance_norm",
+    "adaptive_instance_norm_backward",
+    "weight_norm",
+    "weight_norm_backward",
+    "weight_standardize",
+    "weight_standardize_backward",
     "recalibrate",
     "fold_model",
     "diagnose",
@@ -183,6 +189,24 @@ def instance_norm(
 def instance_norm_backward(
     dy: _Array, cache: tuple[Any, ...]
 ) -> tuple[_Array, _Array, _Array]: ...
+def adaptive_instance_norm(
+    x: _Array, style: _Array, *, eps: float = ...
+) -> tuple[_Array, tuple[Any, ...]]: ...
+def adaptive_instance_norm_backward(
+    dy: _Array, cache: tuple[Any, ...]
+) -> tuple[_Array, _Array]: ...
+def weight_norm(
+    v: _Array, g: _Array | None = ...
+) -> tuple[_Array, tuple[Any, ...]]: ...
+def weight_norm_backward(
+    dy: _Array, cache: tuple[Any, ...]
+) -> tuple[_Array, _Array]: ...
+def weight_standardize(
+    weight: _Array, gain: _Array | None = ..., *, eps: float = ...
+) -> tuple[_Array, tuple[Any, ...]]: ...
+def weight_standardize_backward(
+    dy: _Array, cache: tuple[Any, ...]
+) -> tuple[_Array, _Array]: ...
 def merge_moments(
     counts: _Array, means: _Array, variances: _Array
 ) -> tuple[_Array, _Array]: ...

@@ -3,6 +3,7 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
+import math
 import numbers
 
 from bnlib._batch_norm import (
@@ -27,6 +28,8 @@ __all__ = [
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "adaptive_instance_norm",
+    "adaptive_instance_norm_backward",
 ]
 
 
@@ -215,3 +218,44 @@ def instance_norm_backward(dy, cache):
     xhat = (x - mean) / std
     dx = normalize_backward(affine(dy, gamma), xhat, std, tuple(range(2, xhat.ndim)))
     return dx, *affine_backward(dy, xhat, batch_axes(xhat))
+
+
+@takes(
+    "x mean std style style_mean style_std",
+    x="N C L ...",
+    style="N C ...",
+    eps=Number(0, usual=1e-5),
+)
+def adaptive_instance_norm(x, style, *, eps=1e-5):
+    """Give every channel of every example of x the mean and deviation that style has.
+
+    y = style_std * (x - mean) / std + style_mean, with std = sqrt(var + eps) of each
+
+    Moments over the positions, which may differ. Source: Huang & Belongie 2017.
+    """
+    mean, var = moments(x, tuple(range(2, x.ndim)))
+    style_mean, style_var = moments(style, tuple(range(2, style.ndim)))
+    std, style_std = (var + eps) ** 0.5, (style_var + eps) ** 0.5
+    shape = (*x.shape[:2], *[1] * (x.ndim - 2))
+    gamma, beta = style_std.reshape(shape), style_mean.reshape(shape)
+    y = gamma * (x - mean) / std + beta
+    return y, (x, mean, std, style, style_mean, style_std)
+
+
+@takes(cache=cache_of(adaptive_instance_norm), dy="y")
+def adaptive_instance_norm_backward(dy, cache):
+    """Return the gradients (dx, dstyle) of adaptive instance normalization.
+
+    dx = gamma (dy - <dy> - xhat <dy xhat>) / std,   gamma = style_std
+    dstyle = (sum(dy) + sum(dy xhat) (style - style_mean) / style_std) / positions
+
+    Source: chapter 4; Huang & Belongie 2017, differentiated.
+    """
+    x, mean, std, style, style_mean, style_std = cache
+    axes, xhat = tuple(range(2, x.ndim)), (x - mean) / std
+    gamma = style_std.reshape(std.shape)
+    dx = normalize_backward(gamma * dy, xhat, std, axes)
+    dgamma = (dy * xhat).sum(axis=axes).reshape(style_std.shape)
+    dbeta = dy.sum(axis=axes).reshape(style_std.shape)
+    through = dbeta + dgamma * (style - style_mean) / style_std
+    return dx, through / math.prod(style.shape[2:])

@@ -68,7 +68,7 @@ def guarded(formula):
         if twice or len(args) > len(names) or not needed <= given.keys() <= known:
             return formula(*args, **options)  # Python says what is wrong with it
         ready, like = admit(formula.declared, {**defaults, **given})
-        if ready.get("eps", 1):
+        if ready.get("eps", "length" not in formula.keeps._fields):
             return release(formula(**ready), formula, like, ready)
         with np.errstate(divide="ignore", invalid="ignore"):  # 0/0 will be named
             return release(formula(**ready), formula, like, ready)
@@ -412,31 +412,40 @@ def check_result(name, part):
         raise ValueError(f"{name} of x overflows {part.dtype}; {cure}")
 
 
-# What a formula must keep positive and finite: what it is, and why it would be 0.
+# What a formula must keep positive and finite: what it is, why it would be 0, the cure.
+EPS = "pass a positive eps; 1e-5 is usual"
 TROUBLE = {
-    "std": ("variance", "a feature does not vary and eps is {eps}, so 0/0"),
-    "rms": ("mean square", "an example of x is zero and eps is {eps}, so 0/0"),
-    "energy": ("energy", "k + alpha * energy is zero somewhere"),
+    "std": ("variance of x", "a feature does not vary and eps is {eps}, so 0/0", EPS),
+    "rms": (
+        "mean square of x",
+        "an example of x is zero and eps is {eps}, so 0/0",
+        EPS,
+    ),
+    "energy": (
+        "energy of x",
+        "k + alpha * energy is zero somewhere",
+        "pass a positive k",
+    ),
+    "length": ("length of v", "a unit of v is zero: no direction", "draw it anew"),
 }
 
 
 def check_kept(name, x, ready):
     """Raise a ValueError with a cure where a formula has divided by 0 or infinity."""
-    what, zero = TROUBLE[name]
+    what, zero, cure = TROUBLE[name]
     if fails(x < float("inf")):
-        cure = "convert x to a wider dtype, or scale x down"
-        raise ValueError(f"the {what} of x overflows {x.dtype}; {cure}")
+        wider = f"convert {what[-1]} to a wider dtype, or scale {what[-1]} down"
+        raise ValueError(f"the {what} overflows {x.dtype}; {wider}")
     if fails(x > 0):
-        cure = (
-            "pass a positive k"
-            if name == "energy"
-            else "pass a positive eps; 1e-5 is usual"
-        )
         raise ValueError(f"{zero.format(**ready)}; {cure}")
 
 
 MEANINGS = {
     "x": "what is normalized",
+    "weight": "the weights of O units, one unit a row",
+    "gain": "the scale of each unit; None stands for 1",
+    "v": "the directions of O units, of any length",
+    "g": "the lengths",
     "gamma": "the scale; None stands for 1",
     "beta": "the shift; None stands for 0",
     "eps": "added inside the root, in the units of x squared",

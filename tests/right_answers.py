@@ -473,6 +473,62 @@ def merge_pairs(counts, means, variances):
     return w @ means, w @ variances + between
 
 
+# ------------------------------------------------- adaptive instance normalization
+
+
+def adain_flat(x, style, eps):
+    x_rows, rows = (a.reshape(*a.shape[:2], -1) for a in (x, style))
+    stats = [
+        (a.mean(-1, keepdims=True), a.var(-1, keepdims=True)) for a in (x_rows, rows)
+    ]
+    (mean, var), (shift, spread) = stats
+    y = (x_rows - mean) * np.sqrt((spread + eps) / (var + eps)) + shift
+    return y.reshape(x.shape)
+
+
+def adain_loops(x, style, eps):
+    y = np.empty(x.shape)
+    for n in range(len(x)):
+        for c in range(x.shape[1]):
+            a, b = x[n, c], style[n, c]
+            xhat = (a - a.mean()) / math.sqrt(a.var() + eps)
+            y[n, c] = xhat * math.sqrt(b.var() + eps) + b.mean()
+    return y
+
+
+def adain_scale_and_shift(x, style, eps):
+    def moments_of(a):
+        mean = a.mean((2, 3))
+        return mean, np.sqrt(((a - mean[..., None, None]) ** 2).mean((2, 3)) + eps)
+
+    (mean, std), (shift, spread) = moments_of(x), moments_of(style)
+    scale = (spread / std)[..., None, None]
+    return scale * (x - mean[..., None, None]) + shift[..., None, None]
+
+
+# --------------------------------------------------------- weight standardization
+
+
+def weights_as_rows(weight, gain, eps):
+    rows = weight.reshape(len(weight), -1)
+    rows = rows - rows.mean(1)[:, None]
+    rows = rows * (gain / np.sqrt((rows * rows).mean(1) + eps))[:, None]
+    return rows.reshape(weight.shape)
+
+
+def weights_by_loops(weight, gain, eps):
+    y = np.empty(weight.shape)
+    for unit, w in enumerate(weight):
+        y[unit] = gain[unit] * (w - w.mean()) / math.sqrt(w.var() + eps)
+    return y
+
+
+def weights_einsum(weight, gain, eps):
+    centred = weight - weight.mean((1, 2, 3), keepdims=True)
+    squares = np.einsum("oihw,oihw->o", centred, centred) / centred[0].size
+    return np.einsum("oihw,o->oihw", centred, gain * (squares + eps) ** -0.5)
+
+
 RIGHT = {
     "zca_whiten": (zca_by_svd, zca_eps_on_the_diagonal, zca_general_eig),
     "moments": (
@@ -506,5 +562,7 @@ RIGHT = {
     ),
     "group_norm": (group_split, group_five_axes, group_loops),
     "rms_norm": (rms_norm_of_rows, rms_rows, rms_reciprocal),
+    "adaptive_instance_norm": (adain_flat, adain_loops, adain_scale_and_shift),
+    "weight_standardize": (weights_as_rows, weights_by_loops, weights_einsum),
     "merge_moments": (merge_two_at_a_time, merge_average, merge_pairs),
 }

@@ -715,7 +715,8 @@ def ways_to_spoil(name):
         ways += ["zero"] if " > " in what else []
         if argument != arrays[0] or "cache" in declared:
             ways += ["dtype", "library"]
-            ways += [] if what.startswith("...") else ["size", "axes"]  # it broadcasts
+            ways += [] if what.startswith("...") else ["axes"]  # it broadcasts
+            ways += [] if what.endswith("...") else ["size"]  # any number of positions
         yield name, argument, ways
 
 

@@ -292,3 +292,43 @@ def test_layers_keep_their_digits_far_from_zero(name, mean):
 def test_a_variance_that_overflows_is_not_silent(name):
     """PyTorch's group norm returns zeros: the inverse of an infinite deviation."""
     assert FAR[name](ours_nn)(torch.randn(4, 12, 8, 64) * 1e30).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "other"), [((2, 3, 5), (2, 3, 2, 4)), ((1, 2, 3, 2), (1, 2, 7))], ids=str
+)
+def test_a_channel_gets_the_moments_of_a_style(shape, other):
+    forward, backward = (
+        bnlib.adaptive_instance_norm,
+        bnlib.adaptive_instance_norm_backward,
+    )
+    rng = np.random.default_rng(0)
+    x, style, dy = (
+        rng.normal(3, 2, shape),
+        rng.normal(size=other),
+        rng.normal(size=shape),
+    )
+    y, cache = forward(x, style)
+    leaves = [torch.tensor(a, requires_grad=True) for a in (x, style)]
+    both = [a.flatten(2) for a in leaves]
+    (mean, std), (shift, scale) = (
+        (a.mean(2), (a.var(2, correction=0) + 1e-5) ** 0.5) for a in both
+    )
+    wanted = (both[0] - mean[..., None]) / std[..., None] * scale[..., None]
+    wanted = (wanted + shift[..., None]).view(shape)
+    wanted.backward(torch.tensor(dy))
+    np.testing.assert_allclose(y, wanted.detach(), rtol=1e-12, atol=1e-12)
+    y_t, cache_t = forward(*(torch.tensor(a) for a in (x, style)))
+    np.testing.assert_allclose(y_t, y, rtol=1e-13, atol=1e-13)
+    for found in (backward(dy, cache), backward(torch.tensor(dy), cache_t)):
+        for ours, leaf in zip(found, leaves, strict=True):
+            np.testing.assert_allclose(ours, leaf.grad, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda *a: forward(*a)[0], leaves)
+    assert torch.autograd.gradgradcheck(lambda *a: forward(*a)[0], leaves)
+    half = forward(*(torch.tensor(a).half() for a in (x, style)))[0]
+    assert half.dtype == torch.float16
+    np.testing.assert_allclose(half, y, atol=0.02)
+    with pytest.raises(ValueError, match="style must have shape"):
+        forward(x, style[:, :1])
+    with pytest.raises(ValueError, match="does not vary and eps is 0"):
+        forward(0 * x, style, eps=0)

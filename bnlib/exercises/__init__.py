@@ -20,6 +20,8 @@ _NAMES = (
     "layer_norm_backward",
     "group_norm",
     "rms_norm",
+    "adaptive_instance_norm",
+    "weight_standardize",
     "merge_moments",
 )
 EXERCISES = {

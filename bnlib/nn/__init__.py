@@ -30,6 +30,7 @@ from bnlib.nn._local_response import LocalResponseNorm
 from bnlib.nn._recalibrate import recalibrate
 from bnlib.nn._renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from bnlib.nn._sync import SyncBatchNorm
+from bnlib.nn._weight_standardize import WSConv2d
 
 __all__ = [
     "DecorrelatedBatchNorm",
@@ -46,6 +47,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "WSConv2d",
     "SyncBatchNorm",
     "InPlaceABN",
     "convert",

@@ -23,6 +23,7 @@ from bnlib.nn._renorm import BatchRenorm1d as BatchRenorm1d
 from bnlib.nn._renorm import BatchRenorm2d as BatchRenorm2d
 from bnlib.nn._renorm import BatchRenorm3d as BatchRenorm3d
 from bnlib.nn._sync import SyncBatchNorm as SyncBatchNorm
+from bnlib.nn._weight_standardize import WSConv2d as WSConv2d
 
 __all__ = [
     "DecorrelatedBatchNorm",
@@ -39,6 +40,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "WSConv2d",
     "SyncBatchNorm",
     "InPlaceABN",
     "convert",
