@@ -3,27 +3,39 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
+import functools
 import itertools
+import math
+from typing import NamedTuple
 
 import numpy as np
 
-from bnlib.exercises._exercise import outputs_of
+from bnlib.exercises._exercise import (
+    SAMPLE,
+    outputs_of,
+    outputs_of_lines,
+)
+from bnlib.exercises._slips import slips
 
-TOLERANCE = {"ordinary": 1e-4, "float32": 2e-2, "offset": 1e-4}
+TOLERANCE = {"ordinary": 1e-4, "small": 1e-4, "float32": 2e-2, "offset": 1e-4}
 DOUBLE = 1e-8  # closer than this: computed in double precision
-LEAST = 0.01  # values smaller than this are compared as if they were as large
 
 
-def how_far(got, want, least=LEAST):
+def how_far(got, want, least=0.01):
     """The largest error, relative to the largest value; inf if one is finite alone."""
+    if got.shape != want.shape:
+        return np.inf
+    size = abs(want).max(initial=0)
+    if math.isfinite(size + abs(got).max(initial=0)):
+        return abs(got - want).max(initial=0) / max(least, size)
     finite = np.isfinite(want)
-    if got.shape != want.shape or not np.array_equal(finite, np.isfinite(got)):
+    if not np.array_equal(finite, np.isfinite(got)):
         return np.inf
     scale = max(least, abs(want[finite]).max(initial=0))
     return abs(got[finite] - want[finite]).max(initial=0) / scale
 
 
-def _fits_shape(exercise, got, want):
+def fits_shape(exercise, got, want):
     """`got` in the shape expected if it can be, and what was wrong with its own."""
     if got.shape == want.shape:
         return got, ""
@@ -42,10 +54,14 @@ def expected_of(exercise, case):
     """What the package computes, in double precision; known once per exercise."""
     known = exercise.__dict__.setdefault("_known", {})
     if case.label not in known:
-        result = exercise.reference(*case.in_double())
-        result = result if isinstance(result, tuple) else (result,)
-        known[case.label] = tuple(np.asarray(r, dtype=float) for r in result)
+        known[case.label] = reference_on(exercise, case)
     return known[case.label]
+
+
+def reference_on(exercise, case):
+    result = exercise.reference(*case.in_double())
+    result = result if isinstance(result, tuple) else (result,)
+    return tuple(np.asarray(r, dtype=float) for r in result)
 
 
 def judge(exercise, answer):
@@ -53,11 +69,11 @@ def judge(exercise, answer):
     off, shapes, fitted = [], [], []
     want = expected_of(exercise, answer.case)
     for name, got, w in zip(exercise.outputs, answer.outputs, want, strict=False):
-        array, problem = _fits_shape(exercise, got, w)
+        array, problem = fits_shape(exercise, got, w)
         if problem:
             text = f"{name} has shape {got.shape}; it should be {w.shape}."
             shapes.append((problem, text))
-        off.append(how_far(array, w))
+        off.append(how_far(array, w, answer.case.least))
         fitted.append(array)
     answer.shapes = tuple(got.shape for got in answer.outputs)
     answer.outputs, answer.off = tuple(fitted), tuple(off)
@@ -70,24 +86,22 @@ def is_right(answer):
     return bool(answer.off) and max(answer.off) <= tolerance
 
 
-def is_same(got, want):
+def is_same(got, want, least=0.01):
     """Are these the same numbers, infinite ones included?"""
     want = np.asarray(want, dtype=float)
-    if _long(got) == _long(want):
+    if got.shape != want.shape and _long(got) == _long(want):
         want = want.reshape(got.shape)
-    return how_far(got, want) <= TOLERANCE["ordinary"]
+    return how_far(got, want, least) <= TOLERANCE["ordinary"]
 
 
-def _explains(exercise, names, answers, outputs):
-    """Do these mistakes give the same as the answers, in these outputs?"""
+def _explains(gives, answers, outputs, alike=is_same):
+    """Are these outputs of the answers what a wrong solution gives on their cases?"""
     for answer in answers:
-        if not answer.outputs:
-            continue
-        mutant = outputs_of(exercise, names, answer.case.label)
-        if mutant is None:
+        wrong = gives(answer.case) if answer.outputs else answer.outputs
+        if wrong is None or (wrong and len(wrong) != len(answer.outputs)):
             return False
-        alike = next((_ALIKE[name] for name in names if name in _ALIKE), is_same)
-        if not all(alike(answer.outputs[i], mutant[i]) for i in outputs):
+        pairs = ((answer.outputs[i], wrong[i]) for i in outputs if wrong)
+        if not all(alike(*pair, least=answer.case.least) for pair in pairs):
             return False
     return True
 
@@ -98,17 +112,17 @@ def _sorted_columns(y):
     return y[:, np.lexsort(y.round(6))]
 
 
-def _same_up_to_columns(got, want):
+def _same_up_to_columns(got, want, least):
     """Eigenvectors have no sign and no order: compare as if columns had neither."""
     both = (
         got.shape == want.shape and np.isfinite(got).all() and np.isfinite(want).all()
     )
-    return both and is_same(_sorted_columns(got), _sorted_columns(want))
+    return both and is_same(_sorted_columns(got), _sorted_columns(want), least)
 
 
-def _same_up_to_rotation(got, want):
+def _same_up_to_rotation(got, want, least):
     """Turning the columns into each other leaves all products of rows as they are."""
-    return got.shape == want.shape and is_same(got @ got.T, want @ want.T)
+    return got.shape == want.shape and is_same(got @ got.T, want @ want.T, least**2)
 
 
 _ALIKE = {
@@ -117,34 +131,96 @@ _ALIKE = {
 }
 
 
-def _candidates(exercise):
-    return itertools.chain(((name,) for name in exercise.mistakes), exercise.pairs)
+# Numbers that people write where eps or momentum belongs.
+CONSTANTS = (
+    *(10.0**-n for n in range(1, 17)),
+    *(0.9, 0.99, 0.999, 0.5, 1.0, 2.0),
+    *(float(np.finfo(t).eps) for t in (np.float32, np.float64)),
+)
+
+
+WITH_ANOTHER = (1e-2, 1e-4, 1e-6, 1e-12)  # beside a second mistake
+
+
+class Cause(NamedTuple):
+    """Which outputs a mistake explains, of how many; the number that stands for C."""
+
+    outputs: tuple
+    constant: float = SAMPLE
+
+
+def _from_catalogue(exercise, answers, outputs):
+    """The names of one or two mistakes of the catalogue, each with its cause."""
+    singles = ((name,) for name in exercise.mistakes)
+    for names in itertools.chain(singles, exercise.pairs):
+        alike = next((_ALIKE[name] for name in names if name in _ALIKE), is_same)
+        gives = functools.partial(_gives, exercise, names)
+        if _explains(gives, answers, outputs, alike):
+            return dict.fromkeys(names, Cause(outputs))
+    return {}
+
+
+def _gives(exercise, names, case, constant=SAMPLE):
+    return outputs_of(exercise, names, case.label, constant)
+
+
+def _from_constants(exercise, answers, outputs):
+    """The same, where a number of somebody's own stands in a line."""
+    for names in exercise.with_constants:
+        for constant in CONSTANTS if len(names) == 1 else WITH_ANOTHER:
+            gives = functools.partial(_gives, exercise, names, constant=constant)
+            if _explains(gives, answers, outputs):
+                return dict.fromkeys(names, Cause(outputs, constant))
+    return {}
+
+
+def _from_slips(exercise, answers, outputs):
+    """A slip that nobody has listed: one place of one line is written otherwise."""
+    told = [a.outputs[i] for a in answers for i in outputs if a.outputs]
+    if not any(np.isfinite(array).any() for array in told):
+        return {}
+    for name, lines in slips(exercise):
+        if _explains(
+            lambda case, lines=lines: outputs_of_lines(exercise, lines, case.label),
+            answers,
+            outputs,
+        ):
+            return {name: Cause(outputs)}
+    return {}
 
 
 def explanation(exercise, answers):
-    """Names of mistakes that explain the answers, and the outputs none explains."""
+    """{name of a mistake: its cause}, and the outputs that none explains."""
     answers = [a for a in answers if a.case.kind == "ordinary"]
     answers.sort(key=is_right)  # the telling ones first; the sort is stable
-    every = range(len(exercise.outputs))
+    every = tuple(range(len(exercise.outputs)))
     told = [a for a in answers if a.outputs]
     if not any(not is_right(a) for a in told):
-        return (), ()
-    for names in _candidates(exercise):
-        if _explains(exercise, names, answers, every):
-            return names, ()
+        return {}, ()
     wrong = [i for i in every if any(a.off[i] > TOLERANCE["ordinary"] for a in told)]
-    return _one_by_one(exercise, answers, wrong) if len(every) > 1 else ((), wrong)
+    if found := _from_catalogue(exercise, answers, every):
+        return found, ()
+    found = one_by_one(exercise, answers, wrong, (_from_catalogue,))
+    if not found[1]:
+        return found
+    for source in (_from_constants, _from_slips):
+        if found := source(exercise, answers, every):
+            return found, ()
+    return one_by_one(exercise, answers, wrong, SOURCES)
 
 
-def _one_by_one(exercise, answers, wrong):
+SOURCES = (_from_catalogue, _from_constants, _from_slips)
+
+
+def one_by_one(exercise, answers, wrong, sources):
+    """The same where each wrong output may have a cause of its own."""
     found, open_ones = {}, []
     for i in wrong:
-        fitting = (
-            n for n in _candidates(exercise) if _explains(exercise, n, answers, [i])
-        )
-        names = next(fitting, None)
-        if names is None:
+        ways = (source(exercise, answers, (i,)) for source in sources)
+        names = next(filter(None, ways), {})
+        if not names:
             open_ones.append(i)
-        else:
-            found |= dict.fromkeys(names)
-    return tuple(found), tuple(open_ones)
+        for name, cause in names.items():
+            before = found[name].outputs if name in found else ()
+            found[name] = cause._replace(outputs=(*before, i))
+    return found, tuple(open_ones)

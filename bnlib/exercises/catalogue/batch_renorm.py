@@ -4,7 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import batch_cases
+from bnlib.exercises._cases import Property, batch_cases
 from bnlib.exercises._exercise import Exercise
 
 _about = {
@@ -13,6 +13,27 @@ _about = {
     )[0],
     "inputs": lambda: batch_cases(
         [[1], [3]], gamma=2, beta=5, eps=3, rmax=1.25, dmax=0.5
+    ),
+    "properties": (
+        Property(
+            "with rmax = 1 and dmax = 0 this is batch normalization",
+            lambda args, out, _: (
+                out["y"],
+                bnlib.batch_norm(
+                    args["x"], args["gamma"], args["beta"], eps=args["eps"]
+                )[0],
+            ),
+            lambda args: {"rmax": 1.0, "dmax": 0.0},
+        ),
+        Property(
+            "with rmax and dmax huge, only the running statistics are left in y",
+            lambda args, out, _: (
+                out["y"],
+                args["gamma"] * (args["x"] - args["running_mean"]) / args["running_std"]
+                + args["beta"],
+            ),
+            lambda args: {"rmax": 1e9, "dmax": 1e9},
+        ),
     ),
     "wrong_lines": {
         "xhat = r * xhat + d": {
@@ -27,10 +48,6 @@ Keep x and change running_mean. Should the result stay as it is?
 missing-mean
 The batch's mean is not subtracted.
 With dmax = 0, add 100 to all of x. Should the result move?
-
-std-instead-of-variance
-You take a root of running_std: it is a standard deviation already.
-Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
 
 missing-d
 d is missing.
