@@ -65,6 +65,8 @@ _LIBRARIES = tuple(
 
 def _place(error):
     """The learner's line in which an error arose, as "line 3: y = ..."."""
+    if hasattr(error, "place"):
+        return error.place  # it comes from another process
     ours = limited.__code__.co_filename
     frames = [
         (frame, number)
@@ -416,15 +418,20 @@ def check(exercise, function):
         cure = f"pass it without parentheses: check({exercise.name!r}, {exercise.name})"
         raise TypeError(f"{what}; {cure}")
     with _ONE_AT_A_TIME, _nested():
-        try:
-            with np.errstate(all="ignore"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                result = _judged(exercise, function)
-        except Exception as error:  # whatever it was, no check ends the notebook
-            text = f"Your function cannot be judged: it led to {one_line(error)}"
-            result = _simple(exercise, "raises", text)
+        result = judged(exercise, function)
         _remember(result)
     return result
+
+
+def judged(exercise, function):
+    """The result for a function; whatever happens, no check ends the notebook."""
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _judged(exercise, function)
+    except Exception as error:
+        text = f"Your function cannot be judged: it led to {one_line(error)}"
+        return _simple(exercise, "raises", text)
 
 
 def _judged(exercise, function):

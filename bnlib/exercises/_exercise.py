@@ -3,6 +3,7 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
+import ast
 import contextlib
 import difflib
 import functools
@@ -104,7 +105,7 @@ class Exercise:
     @property
     def task(self):
         """The task, in a sentence or two: the docstring of the stub."""
-        return " ".join(self.stub.split('"""')[1].split())
+        return " ".join(ast.get_docstring(ast.parse(self.stub).body[0]).split())
 
     @cached_property
     def solution(self):
