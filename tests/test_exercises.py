@@ -19,6 +19,7 @@ from commands import python
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from right_answers import RIGHT, forward_one_line
+from strange_answers import STRANGE
 from wrong_answers import WRONG
 
 import bnlib
@@ -833,3 +834,20 @@ def test_what_is_asked_once_more_is_said():
     message = " ".join(verdict(blind).message.split())
     assert "y should change with gamma; yours does not" in message
     assert "y should change with eps; yours does not" in message
+
+
+def test_of_every_answer_that_nobody_foresaw_something_can_be_said():
+    named, plain = 0, ("Right on", "It is wrong on", "Your function printed")
+    for name, body in STRANGE:
+        space = {"np": np}
+        exec(f"def f({', '.join(EXERCISES[name].arguments)}):{body}", space)
+        result = bnlib.check(name, space["f"])
+        assert not result.passed, body
+        if set(result.mistakes) & {"unknown", "not-finite"}:
+            assert [r for r in result.remarks if not r.startswith(plain)], (
+                body,
+                result,
+            )
+        else:
+            named += 1
+    assert len(STRANGE) == 70 and named >= 50

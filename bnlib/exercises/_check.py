@@ -38,7 +38,14 @@ from bnlib.exercises._explain import (
     judge,
 )
 from bnlib.exercises._mistakes import WORDS, code_of
-from bnlib.exercises._show import CheckResult, given_of, law_of, rows_of, violated
+from bnlib.exercises._show import (
+    CheckResult,
+    given_of,
+    law_of,
+    ratio_of,
+    rows_of,
+    violated,
+)
 
 __all__ = ["check", "progress"]
 
@@ -295,6 +302,8 @@ def _what_can_be_said(exercise, caller, answers, open_ones, shown):
         laws += [
             says for way in ways for says in itertools.islice(filter(None, way), 3)
         ]
+    if not any(laws):
+        laws += [ratio_of(exercise, a, i) for a in able[:1] for i in open_ones]
     laws += [
         says for a in (shown, *able[:1]) if a for says in violated(exercise, a, ask)
     ]

@@ -4,8 +4,8 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import functools
-import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -149,43 +149,88 @@ class Cause(NamedTuple):
     constant: float = SAMPLE
 
 
-def _from_catalogue(exercise, answers, outputs):
-    """The names of one or two mistakes of the catalogue, each with its cause."""
-    singles = ((name,) for name in exercise.mistakes)
-    for names in itertools.chain(singles, exercise.pairs):
+class Source(NamedTuple):
+    """Wrong solutions of one kind: (exercise) -> them; what one gives; its name."""
+
+    candidates: Callable
+    gives: Callable  # (exercise, candidate, label)
+    causes: Callable  # (candidate, outputs) -> {name: cause}
+
+
+@functools.cache
+def _listed(exercise):
+    return (*((name,) for name in exercise.mistakes), *exercise.pairs)
+
+
+@functools.cache
+def _with_numbers(exercise):
+    return tuple(
+        (names, number)
+        for names in exercise.with_constants
+        for number in (CONSTANTS if len(names) == 1 else WITH_ANOTHER)
+    )
+
+
+CATALOGUE = Source(
+    _listed, outputs_of, lambda names, outputs: dict.fromkeys(names, Cause(outputs))
+)
+NUMBERS = Source(
+    _with_numbers,
+    lambda exercise, one, label: outputs_of(exercise, one[0], label, one[1]),
+    lambda one, outputs: dict.fromkeys(one[0], Cause(outputs, one[1])),
+)
+SLIPS = Source(
+    slips,
+    lambda exercise, one, label: outputs_of_lines(exercise, one[1], label),
+    lambda one, outputs: {one[0]: Cause(outputs)},
+)
+SOURCES = (CATALOGUE, NUMBERS, SLIPS)
+
+
+@functools.lru_cache(maxsize=32)
+def _given_by_all(exercise, source, label, i):
+    """What every candidate gives for one output, a row each; nan where it stops."""
+    case = next(case for case in exercise.cases if case.label == label)
+    size = expected_of(exercise, case)[i].size
+    table = np.full((len(source.candidates(exercise)), size), np.nan)
+    for row, candidate in zip(table, source.candidates(exercise), strict=True):
+        outputs = source.gives(exercise, candidate, label)
+        if outputs and len(outputs) > i and outputs[i].size == size:
+            row[:] = outputs[i].ravel()
+    return table
+
+
+def _possible(exercise, source, answer, outputs):
+    """The candidates that one answer does not exclude, looked at all at once."""
+    candidates = source.candidates(exercise)
+    keep = np.ones(len(candidates), dtype=bool)
+    for i in outputs:
+        table = _given_by_all(exercise, source, answer.case.label, i)
+        got = answer.outputs[i].ravel()
+        if len(candidates) and table.shape[1] == got.size and np.isfinite(got).all():
+            size = np.maximum(abs(table).max(axis=1, initial=0), answer.case.least)
+            off = abs(table - got).max(axis=1, initial=0)
+            keep &= off <= TOLERANCE["ordinary"] * size
+    free = source is CATALOGUE and exercise.mistakes and _ALIKE.keys()
+    return [
+        c for c, k in zip(candidates, keep, strict=True) if k or (free and free & {*c})
+    ]
+
+
+def _found(source, exercise, answers, outputs):
+    """{name: cause} of the first candidate that explains these outputs; or {}."""
+    told = [a for a in answers if a.outputs]
+    if not any(np.isfinite(a.outputs[i]).any() for a in told for i in outputs):
+        told = told if source is CATALOGUE else []
+    for candidate in _possible(exercise, source, told[0], outputs) if told else ():
+        names = candidate if source is CATALOGUE else ()
         alike = next((_ALIKE[name] for name in names if name in _ALIKE), is_same)
-        gives = functools.partial(_gives, exercise, names)
+
+        def gives(case, candidate=candidate):
+            return source.gives(exercise, candidate, case.label)
+
         if _explains(gives, answers, outputs, alike):
-            return dict.fromkeys(names, Cause(outputs))
-    return {}
-
-
-def _gives(exercise, names, case, constant=SAMPLE):
-    return outputs_of(exercise, names, case.label, constant)
-
-
-def _from_constants(exercise, answers, outputs):
-    """The same, where a number of somebody's own stands in a line."""
-    for names in exercise.with_constants:
-        for constant in CONSTANTS if len(names) == 1 else WITH_ANOTHER:
-            gives = functools.partial(_gives, exercise, names, constant=constant)
-            if _explains(gives, answers, outputs):
-                return dict.fromkeys(names, Cause(outputs, constant))
-    return {}
-
-
-def _from_slips(exercise, answers, outputs):
-    """A slip that nobody has listed: one place of one line is written otherwise."""
-    told = [a.outputs[i] for a in answers for i in outputs if a.outputs]
-    if not any(np.isfinite(array).any() for array in told):
-        return {}
-    for name, lines in slips(exercise):
-        if _explains(
-            lambda case, lines=lines: outputs_of_lines(exercise, lines, case.label),
-            answers,
-            outputs,
-        ):
-            return {name: Cause(outputs)}
+            return source.causes(candidate, outputs)
     return {}
 
 
@@ -198,25 +243,22 @@ def explanation(exercise, answers):
     if not any(not is_right(a) for a in told):
         return {}, ()
     wrong = [i for i in every if any(a.off[i] > TOLERANCE["ordinary"] for a in told)]
-    if found := _from_catalogue(exercise, answers, every):
+    if found := _found(CATALOGUE, exercise, answers, every):
         return found, ()
-    found = one_by_one(exercise, answers, wrong, (_from_catalogue,))
+    found = one_by_one(exercise, answers, wrong, (CATALOGUE,))
     if not found[1]:
         return found
-    for source in (_from_constants, _from_slips):
-        if found := source(exercise, answers, every):
+    for source in (NUMBERS, SLIPS):
+        if found := _found(source, exercise, answers, every):
             return found, ()
     return one_by_one(exercise, answers, wrong, SOURCES)
-
-
-SOURCES = (_from_catalogue, _from_constants, _from_slips)
 
 
 def one_by_one(exercise, answers, wrong, sources):
     """The same where each wrong output may have a cause of its own."""
     found, open_ones = {}, []
     for i in wrong:
-        ways = (source(exercise, answers, (i,)) for source in sources)
+        ways = (_found(source, exercise, answers, (i,)) for source in sources)
         names = next(filter(None, ways), {})
         if not names:
             open_ones.append(i)

@@ -84,6 +84,9 @@ WRONG_LINES = {
         ),
     },
     "via_var = (dxhat * xhat).mean(axis=axes, keepdims=True)": {
+        "missing-mean: variance's term": (
+            "via_var = (dxhat * x / std).mean(axis=axes, keepdims=True)"
+        ),
         "missing-gamma: in the averages": (
             "via_var = (dy * xhat).mean(axis=axes, keepdims=True)"
         ),
@@ -186,12 +189,16 @@ WRONG_LINES = {
         "swapped-outputs": "return dgamma, dbeta, dx",
     },
     "mean = x.mean(axis=axes, keepdims=True)": {
+        "median-instead-of-mean": "mean = np.median(x, axis=axes, keepdims=True)",
         "wrong-axis: of the mean": "mean = x.mean()",
         "affine-before-normalization": (
             "x = gamma * x + beta; mean = x.mean(axis=axes, keepdims=True)"
         ),
     },
     "var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)": {
+        "sign-error: in the variance": (
+            "var = (x**2).mean(axis=axes, keepdims=True) + mean**2"
+        ),
         "wrong-axis: of the variance": "var = ((x - mean) ** 2).mean()",
         "wrong-axis: variance of everything": "var = x.var()",
         "wrong-broadcast": (
@@ -218,6 +225,8 @@ WRONG_LINES = {
         ),
     },
     "std = np.sqrt(var + eps)": {
+        "range-instead-of-std": "std = np.ptp(x, axis=axes, keepdims=True) + eps",
+        "wrong-eps: replaced": "std = np.where(np.sqrt(var) < eps, 1, np.sqrt(var))",
         "wrong-eps: any": "std = np.sqrt(var + C)",
         "wrong-eps: beside": "std = np.sqrt(var + eps + C)",
         "wrong-eps: any, outside": "std = np.sqrt(var) + C",
@@ -238,6 +247,7 @@ WRONG_LINES = {
         "wrong-eps: squared": "std = np.sqrt(var + eps**2)",
     },
     "xhat = (x - mean) / std": {
+        "unscaled-mean": "xhat = x / std",
         "multiplies-by-std: xhat": "xhat = (x - mean) * std",
         "beta-scaled: before dividing": "xhat = (x - mean + beta) / std",
         "missing-mean": "xhat = x / std",
@@ -249,6 +259,8 @@ WRONG_LINES = {
         "missing-parentheses": "xhat = x - mean / std",
     },
     "y = gamma * xhat + beta": {
+        "unscaled-mean": "y = gamma * xhat - mean + beta",
+        "beta-scaled: divided": "y = gamma * xhat + beta / std",
         "beta-scaled: before dividing": "y = gamma * xhat",
         "missing-normalization": "y = gamma * x + beta",
         "missing-gamma": "y = xhat + beta",
@@ -262,6 +274,7 @@ WRONG_LINES = {
         "affine-before-normalization": "y = xhat",
     },
     "r = std / running_std": {
+        "adds-eps: running": "r = std / (running_std + eps)",
         "r-inverted": "r = running_std / std",
         "batch-norm-instead": "r = 1",
         "missing-r": "r = 1",
@@ -280,6 +293,7 @@ WRONG_LINES = {
         "wrong-clip": "r = np.clip(r, 1, rmax)",
     },
     "d = (mean - running_mean) / running_std": {
+        "adds-eps: running": "d = (mean - running_mean) / (running_std + eps)",
         "d-divided-by-batch-std": "d = (mean - running_mean) / std",
         "batch-norm-instead": "d = 0",
         "missing-d": "d = 0",
@@ -432,6 +446,10 @@ wrong-factor
 A factor of two too many, or too few.
 Where does a 2 come from in the formula, and where does it go?
 
+extra-term
+A term too many.
+Which terms does the formula have, and which are yours alone?
+
 wrong-variable
 A variable stands where another one belongs.
 Read your lines aloud, each variable by its meaning.
@@ -451,6 +469,38 @@ Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
 variance-instead-of-std: without eps
 You divide by the variance: there is no root, and no eps.
 Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
+
+median-instead-of-mean
+You take the median; the mean is asked for.
+Try the column 0, 0, 9.
+
+range-instead-of-std
+You divide by the range, from the least to the greatest; a deviation is asked for.
+What becomes of your result if one far value more comes in?
+
+wrong-eps: replaced
+You use eps as a threshold for small deviations; the formula adds it, always.
+With a variance of 1 and eps = 3, the formula divides by 2. And you?
+
+unscaled-mean
+You scale x by gamma / std, and leave the mean as it is.
+Multiply out gamma * (x − mean) / std: what stands before the mean?
+
+beta-scaled: divided
+You divide beta by the standard deviation too.
+With x constant, y should be beta itself.
+
+sign-error: in the variance
+You add the square of the mean to the mean of the squares.
+Add 100 to all of x. Should the variance change?
+
+missing-mean: variance's term
+In the variance's term of dx the mean is not subtracted from x.
+Add 100 to all of x. Should dx move?
+
+adds-eps: running
+You add eps to running_std; it is a deviation, and has its eps already.
+Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
 
 missing-scale
 You never divide by the standard deviation.

@@ -60,6 +60,17 @@ def law_of(exercise, answers, i):
     return ""
 
 
+def ratio_of(exercise, answer, i):
+    """Between which factors of the expected values an output lies."""
+    want, got = expected_of(exercise, answer.case)[i], answer.outputs[i]
+    there = abs(want) > 1e-6
+    if got.shape != want.shape or not there.any():
+        return ""
+    low, high = (f((got / np.where(there, want, 1))[there]) for f in (np.min, np.max))
+    where = f"On the input ({answer.case.label})"
+    return f"{where} {exercise.outputs[i]} is {low:.3g} to {high:.3g} times as large."
+
+
 def _visible(want):
     """The least difference that counts, beside values of this size."""
     return 1e-4 * (abs(want).max() or 1)

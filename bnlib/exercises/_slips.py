@@ -5,6 +5,7 @@ Extracted by `make export`: edit the notebook, not this file.
 
 import ast
 import functools
+import itertools
 import re
 
 _STEPS = {
@@ -83,6 +84,17 @@ _CALLS = {  # what is called: what else might be, and how that is told
     "clip": (),
     "sqrt": (("square", "a square where a root belongs"),),
 }
+_OTHER_AXES = (
+    "None",
+    "0",
+    "1",
+    "(0, 1)",
+    "(2, 3)",
+    "(0, 2)",
+    "(0, 3)",
+    "(1, 2, 3)",
+    "(0, 2, 3)",
+)
 _CODES = {"sum": "sum-instead-of-mean", "mean": "mean-instead-of-sum"}
 
 
@@ -93,9 +105,44 @@ def _other_calls(node):
         func = ast.Attribute(node.func.value, other, ast.Load())
         new = ast.Call(func, node.args, node.keywords)
         yield _CODES.get(other, "wrong-operation"), what, new
+    for keyword in node.keywords:
+        for axis in _OTHER_AXES if keyword.arg == "axis" else ():
+            right, keyword.value = keyword.value, ast.parse(axis, mode="eval").body
+            yield "wrong-axis", f"another axis ({axis})", node
+            keyword.value = right
     if name in ("sqrt", "clip", "maximum") and node.args:
         word = {"sqrt": "no root", "clip": "no limits"}.get(name, "no limit")
         yield "missing-part", word, node.args[0]
+
+
+_COUNTS = {
+    "x.shape[0]": "the number of examples",
+    "x.shape[1]": "the length of axis 1 of x",
+    "x[0, 0].size": "the number of pixels",
+    "x.size": "the number of all values",
+}
+
+
+def _is_parameter(node):
+    return _name(node) in ("gamma", "beta", "running_mean", "running_std")
+
+
+def _more_of_a_line(node, names):
+    """A whole right side with a factor or a term too many."""
+    for name in [n for n in names if n not in ("rmax", "dmax", "num_groups")]:
+        new = ast.Name(name)
+        yield (
+            "wrong-factor",
+            f"a factor {name} too many",
+            ast.BinOp(node, ast.Mult(), new),
+        )
+        yield (
+            "wrong-factor",
+            f"a division by {name} too many",
+            ast.BinOp(node, ast.Div(), new),
+        )
+        yield "extra-term", f"a term {name} too many", ast.BinOp(node, ast.Add(), new)
+        yield "extra-term", f"a term {name} too many", ast.BinOp(node, ast.Sub(), new)
 
 
 def _other_values(node, names):
@@ -111,9 +158,11 @@ def _other_values(node, names):
     for other in names if _name(node) else ():
         if other != node.id:
             yield "wrong-variable", f"{other} in a wrong place", ast.Name(other)
-    for axis in (0, 1) if "x" in names else ():
-        n = ast.parse(f"x.shape[{axis}]", mode="eval").body
-        what = f"by the length of axis {axis} of x"
+    if _is_parameter(node):
+        new = ast.parse(f"{node.id}.mean()", mode="eval").body
+        yield "wrong-variable", f"the mean of {node.id} for {node.id}", new
+    for count, what in _COUNTS.items() if "x" in names else ():
+        n, what = ast.parse(count, mode="eval").body, f"by {what}"
         yield (
             "wrong-count",
             f"a division {what} too many",
@@ -155,7 +204,10 @@ def slips_of(line, names, arguments):
     """(code, what is there instead, line) for each change of a line in one place."""
     tree = ast.parse(re.sub(r"\breturn\b", "_ =", line))
     for parent, name, place, node in list(_values(tree)):
-        for code, what, new in _alternatives(node, names, arguments):
+        ways = _alternatives(node, names, arguments)
+        if isinstance(parent, ast.Assign) and _name(parent.targets[0]) not in _HIDDEN:
+            ways = itertools.chain(ways, _more_of_a_line(node, arguments))
+        for code, what, new in ways:
             _put(parent, name, place, new)
             yield code, what, ast.unparse(tree)
             _put(parent, name, place, node)

@@ -36,7 +36,11 @@ _about = {
         ),
     ),
     "wrong_lines": {
+        "y = gamma * xhat + beta": {
+            "d-unscaled": "y = gamma * xhat + d + beta",
+        },
         "xhat = r * xhat + d": {
+            "d-unscaled": "xhat = r * xhat",
             "r-scales-d": "xhat = r * (xhat + d)",
         },
     },
@@ -52,6 +56,10 @@ With dmax = 0, add 100 to all of x. Should the result move?
 missing-d
 d is missing.
 Set dmax = 0: only then may d disappear.
+
+d-unscaled
+You add d after the multiplication by gamma.
+y = gamma · (r · xhat + d) + beta: what is inside the parentheses?
 
 r-scales-d
 You multiply d by r as well.

@@ -53,6 +53,7 @@ _about = {
     ),
     "wrong_lines": {
         "axes = 2": {
+            "wrong-axis": "axes = (0, 1)",
             "batch-in-statistics": "axes = (0, 2)",
             "batch-norm-instead": "axes = (0, 2)",
         },

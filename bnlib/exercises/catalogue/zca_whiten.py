@@ -56,11 +56,15 @@ _about = {
     ),
     "wrong_lines": {
         "centred = x - x.mean(axis=0)": {
+            "correlation: of scaled columns": (
+                "centred = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)"
+            ),
             "wrong-axis": "centred = x - x.mean(axis=1, keepdims=True)",
             "wrong-axis: everything": "centred = x - x.mean()",
             "transposed": "centred = x.T - x.T.mean(axis=0)",
         },
         "covariance = centred.T @ centred / len(x)": {
+            "eps-everywhere": "covariance = centred.T @ centred / len(x) + eps",
             "missing-mean: in the covariance, summed": "covariance = x.T @ x",
             "missing-mean: nor divided": "covariance = x.T @ x",
             "missing-mean: np.cov, own eps": (
@@ -79,6 +83,7 @@ _about = {
             "correlation": "covariance = np.corrcoef(x.T)",
         },
         "scale = 1 / np.sqrt(np.maximum(values, 0) + eps)": {
+            "eps-everywhere": "scale = 1 / np.sqrt(abs(values))",
             "missing-mean: np.cov, own eps": (
                 "scale = 1 / np.sqrt(np.maximum(values, 0) + C)"
             ),
@@ -146,6 +151,14 @@ Over how many examples does it average?
 wrong-eps: floor of any size
 A number of your own is the lower limit of the eigenvalues; eps is not added.
 Call your function with eps = 4: something must change.
+
+correlation: of scaled columns
+You divide each column by its deviation before whitening.
+A correlation has forgotten how large each column is.
+
+eps-everywhere
+You add eps to every entry of the covariance; only the diagonal gets it.
+covariance + eps adds a number to all entries. Which matrix adds to the eigenvalues?
 
 correlation
 You whiten with the correlation matrix instead of the covariance.
