@@ -332,7 +332,8 @@ def tidy(source: str, path: str) -> str:
 
 def strangers(root: Path, modules: dict[str, Module]) -> list[Path]:
     """Python files under bnlib/ that no chapter writes."""
-    files = [p for p in (root / "bnlib").rglob("*.py") if p.name != "__init__.py"]
+    by_hand = ("__init__.py", "__main__.py")
+    files = [p for p in (root / "bnlib").rglob("*.py") if p.name not in by_hand]
     return [p for p in files if p.relative_to(root).as_posix() not in modules]
 
 

@@ -140,6 +140,9 @@ class _Paper(io.StringIO):
             super().write(text[:2000])
         return len(text)
 
+    def close(self):
+        """Whoever closes sys.stdout closes nothing of ours."""
+
 
 @dataclass
 class Answer:
@@ -155,7 +158,7 @@ class Answer:
     off: tuple = ()  # how far each output is from the expected one
 
 
-def _copies(case):
+def copies_of(case):
     return {
         name: value.copy() if isinstance(value, np.ndarray) else value
         for name, value in case.args.items()
@@ -203,7 +206,7 @@ def _breakpoints(screen, hook):
 
 def answer_to(exercise, caller, case, seconds):
     """The answer of a function to one input."""
-    args, paper = _copies(case), _Paper()
+    args, paper = copies_of(case), _Paper()
     with (
         np.errstate(all="ignore"),
         warnings.catch_warnings(),
@@ -258,8 +261,8 @@ def _array(name, part):
 
 
 def one_line(error):
-    """An error in one line of bounded length."""
-    text = " ".join(str(error).split())
+    """An error in one line of bounded length, whatever its own `__str__` does."""
+    text, _ = limited(lambda: " ".join(str(error).split()), 0.2)
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 

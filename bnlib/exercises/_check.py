@@ -6,11 +6,13 @@ Extracted by `make export`: edit the notebook, not this file.
 import contextlib
 import difflib
 import html
+import itertools
 import linecache
 import sysconfig
 import threading
 import time
 import traceback
+import warnings
 
 import numpy as np
 
@@ -19,27 +21,28 @@ from bnlib.exercises._answer import (
     TooSlow,
     answer_to,
     caller_of,
+    copies_of,
     limited,
     one_line,
 )
-from bnlib.exercises._exercise import (
-    outputs_of,
-    words_for,
-)
+from bnlib.exercises._ask import answers_to_changes
+from bnlib.exercises._exercise import outputs_of, words_for
 from bnlib.exercises._explain import (
     DOUBLE,
     TOLERANCE,
+    Cause,
     explanation,
     how_far,
     is_right,
     is_same,
     judge,
 )
-from bnlib.exercises._mistakes import code_of
+from bnlib.exercises._mistakes import WORDS, code_of
 from bnlib.exercises._show import (
     CheckResult,
     given_of,
     law_of,
+    ratio_of,
     rows_of,
     violated,
 )
@@ -69,6 +72,8 @@ _LIBRARIES = tuple(
 
 def _place(error):
     """The learner's line in which an error arose, as "line 3: y = ..."."""
+    if hasattr(error, "place"):
+        return error.place  # it comes from another process
     ours = limited.__code__.co_filename
     frames = [
         (frame, number)
@@ -86,7 +91,8 @@ def _place(error):
 
 def _at(answer, **more):
     """The fields of a result that show an input."""
-    return {"label": answer.case.label, "given": given_of(answer.case)} | more
+    about = {"args": copies_of(answer.case), "given": given_of(answer.case)}
+    return {"label": answer.case.label, **about, **more}
 
 
 def _printed(answer):
@@ -99,9 +105,8 @@ def _simple(exercise, code, *sentences, answer=None, hint=None):
     """A result with one mistake that no comparison is needed for."""
     says, usual = words_for(exercise, code)
     more = _at(answer, remarks=_printed(answer)) if answer else {}
-    sentences = sentences or (says,)
-    hints = (hint or usual,)
-    return CheckResult(exercise.name, False, (code,), sentences, hints=hints, **more)
+    more |= {"hints": (hint or usual,), "severity": "numbers"}
+    return CheckResult(exercise.name, False, (code,), sentences or (says,), **more)
 
 
 def _answers(exercise, caller):
@@ -114,7 +119,8 @@ def _answers(exercise, caller):
             return _simple(exercise, "too-slow", text, answer=answer), []
         if isinstance(answer.error, NotImplementedError):
             return _simple(exercise, "not-started"), []
-        answers.append(judge(exercise, answer))
+        if not (case.refusable and isinstance(answer.error, ValueError)):
+            answers.append(judge(exercise, answer))
     return None, answers
 
 
@@ -188,8 +194,9 @@ def _to_show(answers, far):
 
 def _where_right(answers):
     """On which inputs an unexplained answer is right, and on which wrong."""
-    right = [a.case.label for a in answers if is_right(a)]
-    wrong = [a.case.label for a in answers if a.off and not is_right(a)]
+    told = [a for a in answers if a.off and a.case.kind == "ordinary"]
+    right = [a.case.label for a in told if is_right(a)]
+    wrong = [a.case.label for a in told if not is_right(a)]
     if not right:
         return ("It is wrong on every input that was tried.",)
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -198,21 +205,57 @@ def _where_right(answers):
 
 
 def _causes(exercise, answers):
-    """(names of mistakes, other problems, unexplained outputs, answer far from 0)."""
-    names, open_ones = explanation(exercise, answers)
-    far = None if open_ones else _breaks_far_from_zero(exercise, answers, names)
+    """({mistake: cause}, other problems, unexplained outputs, answer that breaks)."""
+    causes, open_ones = explanation(exercise, answers)
+    names = tuple(causes)
+    listed = not any(name not in exercise.rows for name in names)
+    far = None
+    if listed and not open_ones:
+        far = _breaks_far_from_zero(exercise, answers, names)
     if any(code_of(name) == "missing-mean" for name in names):
         far = None  # far from zero that is a mistake of the same name
-    names += ("cancellation",) if far else ()
     covered = ("wrong-size",) if names else ()
-    if names and _same_shapes(exercise, answers, names):
+    if names and listed and _same_shapes(exercise, answers, names):
         covered = ("wrong-size", "wrong-shape")
-    return names, _problems(answers, covered), open_ones, far
+    if far:
+        causes["cancellation"] = Cause(())
+    elif not (names or open_ones):
+        small = (a for a in answers if a.off and not is_right(a))
+        far = next((a for a in small if a.case.kind == "small"), None)
+        causes |= {"hidden-constant": Cause(())} if far else {}
+    return causes, _problems(answers, covered), open_ones, far
+
+
+_LEFT = {"cancellation": 0, "hidden-constant": 0}  # of no line
+_MANNERS = {"mutates-input", "wrong-shape", "wrong-dtype"}
+_NUMERICS = set(_LEFT)
+
+
+def _severity(codes, told):
+    """The gravest of the levels: numbers, numerics, manners."""
+    if not told or not set(codes) <= _MANNERS | _NUMERICS:
+        return "numbers"
+    if any(max(a.off) > TOLERANCE["ordinary"] for a in told):
+        return "numbers"
+    return "numerics" if set(codes) & _NUMERICS else "manners"
+
+
+def _said(exercise, name, cause):
+    """The sentence for a mistake: of which outputs it speaks, and of which number."""
+    says, _ = words_for(exercise, name)
+    says = name.partition(": ")[2] if name not in {**exercise.rows, **_LEFT} else says
+    says = says.replace(
+        "a number of your own", f"{cause.constant:.3g}, your own number,"
+    )
+    if not 0 < len(cause.outputs) < len(exercise.outputs):
+        return says
+    return f"{' and '.join(exercise.outputs[i] for i in cause.outputs)}: {says}"
 
 
 def _verdict(exercise, caller, answers):
     """The result from the judged answers to all inputs."""
-    names, found, open_ones, far = _causes(exercise, answers)
+    causes, found, open_ones, far = _causes(exercise, answers)
+    names = tuple(causes)
     if not (found or names or open_ones):
         return _passed(exercise, caller, answers)
     if open_ones and not found:
@@ -221,17 +264,50 @@ def _verdict(exercise, caller, answers):
         found |= _unknown(exercise, answers, open_ones)
     shown = _to_show(answers, far)
     remarks = _printed(shown)
-    if found.keys() & {"unknown", "not-finite"}:
-        laws = filter(None, (law_of(exercise, answers, i) for i in open_ones))
-        remarks += (*_where_right(answers), *laws, *violated(exercise, shown))
+    if open_ones:
+        remarks += _what_can_be_said(exercise, caller, answers, open_ones, shown)
     codes = tuple(dict.fromkeys([*map(code_of, names), *found]))
-    says = [words_for(exercise, name)[0] for name in names] + list(found.values())
+    says = [_said(exercise, *item) for item in causes.items()] + list(found.values())
     hinted = [*names, *(code for code in found if code != "raises" or not names)]
     hints = dict.fromkeys(_hint(exercise, n, answers) for n in hinted)
     more = _at(shown, rows=rows_of(exercise, shown, not names), remarks=remarks)
+    told = [a for a in answers if a.off and a.case.kind == "ordinary"]
+    more |= {"severity": _severity(codes, told), "right": _right(exercise, told)}
     return CheckResult(
         exercise.name, False, codes, tuple(says), hints=tuple(hints), **more
     )
+
+
+def _right(exercise, told):
+    """The outputs that are right on every ordinary input."""
+    limit, every = TOLERANCE["ordinary"], enumerate(exercise.outputs)
+    return tuple(o for i, o in every if told and all(a.off[i] <= limit for a in told))
+
+
+def _what_can_be_said(exercise, caller, answers, open_ones, shown):
+    """Sentences about outputs that no mistake explains: where, by what, and how."""
+    told = [a for a in answers if a.off and a.case.kind == "ordinary"]
+    ends = time.monotonic() + LIMIT / 2
+
+    def ask(case):
+        return answer_to(exercise, caller, case, ends - time.monotonic())
+
+    remarks = _where_right(answers)
+    laws = [law_of(exercise, answers, i) for i in open_ones]
+    # An input of some size tells most; a long one takes its time.
+    able = (a for a in told if 4 < np.size(a.outputs[0]) < 30 and not is_right(a))
+    able = [a for a in able if all(np.isfinite(o).all() for o in a.outputs)]
+    if able:
+        ways = (answers_to_changes(exercise, ask, able[0], i) for i in open_ones)
+        laws += [
+            says for way in ways for says in itertools.islice(filter(None, way), 3)
+        ]
+    if not any(laws):
+        laws += [ratio_of(exercise, a, i) for a in able[:1] for i in open_ones]
+    laws += [
+        says for a in (shown, *able[:1]) if a for says in violated(exercise, a, ask)
+    ]
+    return (*remarks, *dict.fromkeys(filter(None, laws)))
 
 
 def _hint(exercise, name, answers):
@@ -241,7 +317,8 @@ def _hint(exercise, name, answers):
         text = f"{type(error).__name__} {error}"
         known = (hint for part, hint in _ERRORS.items() if part in text)
         return next(known, words_for(exercise, name)[1])
-    return words_for(exercise, name)[1]
+    is_listed = name in exercise.rows or name in WORDS
+    return words_for(exercise, name if is_listed else "slip")[1]
 
 
 def _unknown(exercise, answers, open_ones):
@@ -260,7 +337,7 @@ def _passed(exercise, caller, answers):
         return _simple(exercise, "not-deterministic")
     worst = max(max(a.off) for a in answers if a.case.kind == "ordinary")
     single = ("It is as exact as single precision allows.",) if worst > DOUBLE else ()
-    return CheckResult(exercise.name, True, remarks=single)
+    return CheckResult(exercise.name, True, remarks=single, right=exercise.outputs)
 
 
 _SOLVED = {}  # name of an exercise -> True, or False if only tried
@@ -350,9 +427,20 @@ def check(exercise, function):
         cure = f"pass it without parentheses: check({exercise.name!r}, {exercise.name})"
         raise TypeError(f"{what}; {cure}")
     with _ONE_AT_A_TIME, _nested():
-        result = _judged(exercise, function)
+        result = judged(exercise, function)
         _remember(result)
     return result
+
+
+def judged(exercise, function):
+    """The result for a function; whatever happens, no check ends the notebook."""
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _judged(exercise, function)
+    except Exception as error:
+        text = f"Your function cannot be judged: it led to {one_line(error)}"
+        return _simple(exercise, "raises", text)
 
 
 def _judged(exercise, function):

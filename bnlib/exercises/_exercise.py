@@ -3,6 +3,7 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
+import ast
 import contextlib
 import difflib
 import functools
@@ -49,16 +50,19 @@ def _written(right, wrongs):
     return "".join(words) if _code("".join(words)) else None
 
 
-def _function(lines, arguments):
-    """The function of these arguments that consists of these lines."""
+def _function(lines, arguments, constant):
+    """The function of these arguments that consists of these lines; C is a number."""
 
     def mutant(*args):
-        space = {"np": np, **dict(zip(arguments, args, strict=True))}
+        space = {"np": np, "C": constant, **dict(zip(arguments, args, strict=True))}
         for line in lines:
             exec(_code(line), space)
         return space["_"]
 
     return mutant
+
+
+SAMPLE = 1e-3  # what C is in a wrong line, where nothing else is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ class Exercise:
     @property
     def task(self):
         """The task, in a sentence or two: the docstring of the stub."""
-        return " ".join(self.stub.split('"""')[1].split())
+        return " ".join(ast.get_docstring(ast.parse(self.stub).body[0]).split())
 
     @cached_property
     def solution(self):
@@ -163,13 +167,24 @@ class Exercise:
             lines = self._written(a, b)
             if lines in (None, alone[a], alone[b]):
                 continue
-            if self.rows[a].keys().isdisjoint(self.rows[b]) or self._is_wrong(a, b):
+            if self.rows[a].keys().isdisjoint(self.rows[b]) or self.is_wrong(a, b):
                 found.append((a, b))
         return tuple(found)
 
-    def mutant(self, *mistakes):
+    def mutant(self, *mistakes, constant=SAMPLE):
         """The solution with these mistakes, as a function of the arguments."""
-        return _function(self._written(*mistakes), self.arguments)
+        return _function(self._written(*mistakes), self.arguments, constant)
+
+    @cached_property
+    def with_constants(self):
+        """The mistakes, one or two at a time, in which any number C may stand."""
+        has = {
+            name
+            for name in self.mistakes
+            if any(re.search(r"\bC\b", line) for line in self.rows[name].values())
+        }
+        alone = tuple((name,) for name in self.mistakes if name in has)
+        return alone + tuple(pair for pair in self.pairs if len(has & {*pair}) == 1)
 
     def _written(self, *mistakes):
         """The lines with these mistakes; None where two touch the same words."""
@@ -179,7 +194,7 @@ class Exercise:
             lines[n] = _written(lines[n], tuple(dict.fromkeys(wrongs)))
         return lines if None not in lines else None
 
-    def _is_wrong(self, *mistakes):
+    def is_wrong(self, *mistakes):
         """Does it run on an input, and give other numbers there?"""
         for label in (case.label for case in self.cases):
             both = [outputs_of(self, names, label) for names in (mistakes, ())]
@@ -197,17 +212,34 @@ class Exercise:
         return np.nan_to_num(numbers, nan=1e99, posinf=2e99, neginf=-2e99)
 
 
-@functools.lru_cache(maxsize=20_000)
-def outputs_of(exercise, names, label):
+@functools.lru_cache(maxsize=60_000)
+def outputs_of(exercise, names, label, constant=SAMPLE):
     """What the solution with these mistakes gives; None where it stops."""
+    return outputs_of_lines(exercise, exercise._written(*names), label, constant)
+
+
+@functools.lru_cache(maxsize=8000)
+def _after(exercise, label, constant, lines):
+    """The names after these lines: what most mistakes share is run once."""
+    if lines:
+        space = dict(_after(exercise, label, constant, lines[:-1]))
+        exec(_code(lines[-1]), space)
+        return space
     case = next(case for case in exercise.cases if case.label == label)
+    given = zip(exercise.arguments, case.in_double(), strict=True)
+    return {"np": np, "C": constant, **dict(given)}
+
+
+def outputs_of_lines(exercise, lines, label, constant=SAMPLE):
+    """What these lines give on an input; None where they stop."""
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = exercise.mutant(*names)(*case.in_double())
+            result = _after(exercise, label, constant, tuple(lines))["_"]
+            result = result if isinstance(result, tuple) else (result,)
+            return tuple(np.asarray(part, dtype=float) for part in result)
     except Exception:
         return None
-    return result if isinstance(result, tuple) else (result,)
 
 
 def _alike(a, b):

@@ -3,27 +3,39 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-import itertools
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from bnlib.exercises._exercise import outputs_of
+from bnlib.exercises._exercise import (
+    SAMPLE,
+    outputs_of,
+    outputs_of_lines,
+)
+from bnlib.exercises._slips import slips
 
-TOLERANCE = {"ordinary": 1e-4, "float32": 2e-2, "offset": 1e-4}
+TOLERANCE = {"ordinary": 1e-4, "small": 1e-4, "float32": 2e-2, "offset": 1e-4}
 DOUBLE = 1e-8  # closer than this: computed in double precision
-LEAST = 0.01  # values smaller than this are compared as if they were as large
 
 
-def how_far(got, want, least=LEAST):
+def how_far(got, want, least=0.01):
     """The largest error, relative to the largest value; inf if one is finite alone."""
+    if got.shape != want.shape:
+        return np.inf
+    size = abs(want).max(initial=0)
+    if math.isfinite(size + abs(got).max(initial=0)):
+        return abs(got - want).max(initial=0) / max(least, size)
     finite = np.isfinite(want)
-    if got.shape != want.shape or not np.array_equal(finite, np.isfinite(got)):
+    if not np.array_equal(finite, np.isfinite(got)):
         return np.inf
     scale = max(least, abs(want[finite]).max(initial=0))
     return abs(got[finite] - want[finite]).max(initial=0) / scale
 
 
-def _fits_shape(exercise, got, want):
+def fits_shape(exercise, got, want):
     """`got` in the shape expected if it can be, and what was wrong with its own."""
     if got.shape == want.shape:
         return got, ""
@@ -42,10 +54,14 @@ def expected_of(exercise, case):
     """What the package computes, in double precision; known once per exercise."""
     known = exercise.__dict__.setdefault("_known", {})
     if case.label not in known:
-        result = exercise.reference(*case.in_double())
-        result = result if isinstance(result, tuple) else (result,)
-        known[case.label] = tuple(np.asarray(r, dtype=float) for r in result)
+        known[case.label] = reference_on(exercise, case)
     return known[case.label]
+
+
+def reference_on(exercise, case):
+    result = exercise.reference(*case.in_double())
+    result = result if isinstance(result, tuple) else (result,)
+    return tuple(np.asarray(r, dtype=float) for r in result)
 
 
 def judge(exercise, answer):
@@ -53,11 +69,11 @@ def judge(exercise, answer):
     off, shapes, fitted = [], [], []
     want = expected_of(exercise, answer.case)
     for name, got, w in zip(exercise.outputs, answer.outputs, want, strict=False):
-        array, problem = _fits_shape(exercise, got, w)
+        array, problem = fits_shape(exercise, got, w)
         if problem:
             text = f"{name} has shape {got.shape}; it should be {w.shape}."
             shapes.append((problem, text))
-        off.append(how_far(array, w))
+        off.append(how_far(array, w, answer.case.least))
         fitted.append(array)
     answer.shapes = tuple(got.shape for got in answer.outputs)
     answer.outputs, answer.off = tuple(fitted), tuple(off)
@@ -70,24 +86,22 @@ def is_right(answer):
     return bool(answer.off) and max(answer.off) <= tolerance
 
 
-def is_same(got, want):
+def is_same(got, want, least=0.01):
     """Are these the same numbers, infinite ones included?"""
     want = np.asarray(want, dtype=float)
-    if _long(got) == _long(want):
+    if got.shape != want.shape and _long(got) == _long(want):
         want = want.reshape(got.shape)
-    return how_far(got, want) <= TOLERANCE["ordinary"]
+    return how_far(got, want, least) <= TOLERANCE["ordinary"]
 
 
-def _explains(exercise, names, answers, outputs):
-    """Do these mistakes give the same as the answers, in these outputs?"""
+def _explains(gives, answers, outputs, alike=is_same):
+    """Are these outputs of the answers what a wrong solution gives on their cases?"""
     for answer in answers:
-        if not answer.outputs:
-            continue
-        mutant = outputs_of(exercise, names, answer.case.label)
-        if mutant is None:
+        wrong = gives(answer.case) if answer.outputs else answer.outputs
+        if wrong is None or (wrong and len(wrong) != len(answer.outputs)):
             return False
-        alike = next((_ALIKE[name] for name in names if name in _ALIKE), is_same)
-        if not all(alike(answer.outputs[i], mutant[i]) for i in outputs):
+        pairs = ((answer.outputs[i], wrong[i]) for i in outputs if wrong)
+        if not all(alike(*pair, least=answer.case.least) for pair in pairs):
             return False
     return True
 
@@ -98,17 +112,17 @@ def _sorted_columns(y):
     return y[:, np.lexsort(y.round(6))]
 
 
-def _same_up_to_columns(got, want):
+def _same_up_to_columns(got, want, least):
     """Eigenvectors have no sign and no order: compare as if columns had neither."""
     both = (
         got.shape == want.shape and np.isfinite(got).all() and np.isfinite(want).all()
     )
-    return both and is_same(_sorted_columns(got), _sorted_columns(want))
+    return both and is_same(_sorted_columns(got), _sorted_columns(want), least)
 
 
-def _same_up_to_rotation(got, want):
+def _same_up_to_rotation(got, want, least):
     """Turning the columns into each other leaves all products of rows as they are."""
-    return got.shape == want.shape and is_same(got @ got.T, want @ want.T)
+    return got.shape == want.shape and is_same(got @ got.T, want @ want.T, least**2)
 
 
 _ALIKE = {
@@ -117,34 +131,138 @@ _ALIKE = {
 }
 
 
-def _candidates(exercise):
-    return itertools.chain(((name,) for name in exercise.mistakes), exercise.pairs)
+# Numbers that people write where eps or momentum belongs.
+CONSTANTS = (
+    *(10.0**-n for n in range(1, 17)),
+    *(0.9, 0.99, 0.999, 0.5, 1.0, 2.0),
+    *(float(np.finfo(t).eps) for t in (np.float32, np.float64)),
+)
+
+
+WITH_ANOTHER = (1e-2, 1e-4, 1e-6, 1e-12)  # beside a second mistake
+
+
+class Cause(NamedTuple):
+    """Which outputs a mistake explains, of how many; the number that stands for C."""
+
+    outputs: tuple
+    constant: float = SAMPLE
+
+
+class Source(NamedTuple):
+    """Wrong solutions of one kind: (exercise) -> them; what one gives; its name."""
+
+    candidates: Callable
+    gives: Callable  # (exercise, candidate, label)
+    causes: Callable  # (candidate, outputs) -> {name: cause}
+
+
+@functools.cache
+def _listed(exercise):
+    return (*((name,) for name in exercise.mistakes), *exercise.pairs)
+
+
+@functools.cache
+def _with_numbers(exercise):
+    return tuple(
+        (names, number)
+        for names in exercise.with_constants
+        for number in (CONSTANTS if len(names) == 1 else WITH_ANOTHER)
+    )
+
+
+CATALOGUE = Source(
+    _listed, outputs_of, lambda names, outputs: dict.fromkeys(names, Cause(outputs))
+)
+NUMBERS = Source(
+    _with_numbers,
+    lambda exercise, one, label: outputs_of(exercise, one[0], label, one[1]),
+    lambda one, outputs: dict.fromkeys(one[0], Cause(outputs, one[1])),
+)
+SLIPS = Source(
+    slips,
+    lambda exercise, one, label: outputs_of_lines(exercise, one[1], label),
+    lambda one, outputs: {one[0]: Cause(outputs)},
+)
+SOURCES = (CATALOGUE, NUMBERS, SLIPS)
+
+
+@functools.lru_cache(maxsize=32)
+def _given_by_all(exercise, source, label, i):
+    """What every candidate gives for one output, a row each; nan where it stops."""
+    case = next(case for case in exercise.cases if case.label == label)
+    size = expected_of(exercise, case)[i].size
+    table = np.full((len(source.candidates(exercise)), size), np.nan)
+    for row, candidate in zip(table, source.candidates(exercise), strict=True):
+        outputs = source.gives(exercise, candidate, label)
+        if outputs and len(outputs) > i and outputs[i].size == size:
+            row[:] = outputs[i].ravel()
+    return table
+
+
+def _possible(exercise, source, answer, outputs):
+    """The candidates that one answer does not exclude, looked at all at once."""
+    candidates = source.candidates(exercise)
+    keep = np.ones(len(candidates), dtype=bool)
+    for i in outputs:
+        table = _given_by_all(exercise, source, answer.case.label, i)
+        got = answer.outputs[i].ravel()
+        if len(candidates) and table.shape[1] == got.size and np.isfinite(got).all():
+            size = np.maximum(abs(table).max(axis=1, initial=0), answer.case.least)
+            off = abs(table - got).max(axis=1, initial=0)
+            keep &= off <= TOLERANCE["ordinary"] * size
+    free = source is CATALOGUE and exercise.mistakes and _ALIKE.keys()
+    return [
+        c for c, k in zip(candidates, keep, strict=True) if k or (free and free & {*c})
+    ]
+
+
+def _found(source, exercise, answers, outputs):
+    """{name: cause} of the first candidate that explains these outputs; or {}."""
+    told = [a for a in answers if a.outputs]
+    if not any(np.isfinite(a.outputs[i]).any() for a in told for i in outputs):
+        told = told if source is CATALOGUE else []
+    for candidate in _possible(exercise, source, told[0], outputs) if told else ():
+        names = candidate if source is CATALOGUE else ()
+        alike = next((_ALIKE[name] for name in names if name in _ALIKE), is_same)
+
+        def gives(case, candidate=candidate):
+            return source.gives(exercise, candidate, case.label)
+
+        if _explains(gives, answers, outputs, alike):
+            return source.causes(candidate, outputs)
+    return {}
 
 
 def explanation(exercise, answers):
-    """Names of mistakes that explain the answers, and the outputs none explains."""
+    """{name of a mistake: its cause}, and the outputs that none explains."""
     answers = [a for a in answers if a.case.kind == "ordinary"]
     answers.sort(key=is_right)  # the telling ones first; the sort is stable
-    every = range(len(exercise.outputs))
+    every = tuple(range(len(exercise.outputs)))
     told = [a for a in answers if a.outputs]
     if not any(not is_right(a) for a in told):
-        return (), ()
-    for names in _candidates(exercise):
-        if _explains(exercise, names, answers, every):
-            return names, ()
+        return {}, ()
     wrong = [i for i in every if any(a.off[i] > TOLERANCE["ordinary"] for a in told)]
-    return _one_by_one(exercise, answers, wrong) if len(every) > 1 else ((), wrong)
+    if found := _found(CATALOGUE, exercise, answers, every):
+        return found, ()
+    found = one_by_one(exercise, answers, wrong, (CATALOGUE,))
+    if not found[1]:
+        return found
+    for source in (NUMBERS, SLIPS):
+        if found := _found(source, exercise, answers, every):
+            return found, ()
+    return one_by_one(exercise, answers, wrong, SOURCES)
 
 
-def _one_by_one(exercise, answers, wrong):
+def one_by_one(exercise, answers, wrong, sources):
+    """The same where each wrong output may have a cause of its own."""
     found, open_ones = {}, []
     for i in wrong:
-        fitting = (
-            n for n in _candidates(exercise) if _explains(exercise, n, answers, [i])
-        )
-        names = next(fitting, None)
-        if names is None:
+        ways = (_found(source, exercise, answers, (i,)) for source in sources)
+        names = next(filter(None, ways), {})
+        if not names:
             open_ones.append(i)
-        else:
-            found |= dict.fromkeys(names)
-    return tuple(found), tuple(open_ones)
+        for name, cause in names.items():
+            before = found[name].outputs if name in found else ()
+            found[name] = cause._replace(outputs=(*before, i))
+    return found, tuple(open_ones)

@@ -45,6 +45,22 @@ WRONG_LINES = {
         "divides-by-gamma": "dxhat = dy / gamma",
     },
     "via_mean = dxhat.mean(axis=axes, keepdims=True)": {
+        "missing-gamma: in the averages": (
+            "via_mean = dy.mean(axis=axes, keepdims=True)"
+        ),
+        "wrong-count: all values": (
+            "via_mean = dxhat.sum(axis=axes, keepdims=True) / x.size"
+        ),
+        "wrong-count: all values, mean's term": (
+            "via_mean = dxhat.sum(axis=axes, keepdims=True) / x.size"
+        ),
+        "wrong-power: mean's term": (
+            "via_mean = dxhat.mean(axis=axes, keepdims=True) * std"
+        ),
+        "wrong-power: mean's term divided": (
+            "via_mean = dxhat.mean(axis=axes, keepdims=True) / std"
+        ),
+        "wrong-axis: mean's term": "via_mean = dxhat.mean()",
         "wrong-broadcast": "via_mean = dxhat.mean(axis=axes)",
         "wrong-axis: without keepdims": "via_mean = dxhat.mean(axis=axes)",
         "detached-mean": "via_mean = 0",
@@ -68,6 +84,19 @@ WRONG_LINES = {
         ),
     },
     "via_var = (dxhat * xhat).mean(axis=axes, keepdims=True)": {
+        "missing-mean: variance's term": (
+            "via_var = (dxhat * x / std).mean(axis=axes, keepdims=True)"
+        ),
+        "missing-gamma: in the averages": (
+            "via_var = (dy * xhat).mean(axis=axes, keepdims=True)"
+        ),
+        "wrong-count: all values": (
+            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True) / x.size"
+        ),
+        "wrong-count: all values, variance's term": (
+            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True) / x.size"
+        ),
+        "wrong-axis: variance's term": "via_var = (dxhat * xhat).mean()",
         "wrong-broadcast": "via_var = (dxhat * xhat).mean(axis=axes)",
         "wrong-axis: without keepdims": "via_var = (dxhat * xhat).mean(axis=axes)",
         "detached-variance": "via_var = 0",
@@ -110,6 +139,14 @@ WRONG_LINES = {
         ),
     },
     "dx = (dxhat - via_mean - xhat * via_var) / std": {
+        "multiplies-by-std: dx": "dx = (dxhat - via_mean - xhat * via_var) * std",
+        "missing-parentheses: of dx": "dx = dxhat / std - via_mean - xhat * via_var",
+        "missing-parentheses: of dx, at the end": (
+            "dx = dxhat - via_mean - xhat * via_var / std"
+        ),
+        "missing-eps: in front": (
+            "dx = (dxhat - via_mean - xhat * via_var) / np.sqrt(var)"
+        ),
         "wrong-power": "dx = (dxhat - via_mean - (x - mean) * via_var) / std",
         "wrong-power: two": (
             "dx = (dxhat - via_mean - (x - mean) * std * via_var) / std"
@@ -152,11 +189,18 @@ WRONG_LINES = {
         "swapped-outputs": "return dgamma, dbeta, dx",
     },
     "mean = x.mean(axis=axes, keepdims=True)": {
+        "median-instead-of-mean": "mean = np.median(x, axis=axes, keepdims=True)",
+        "wrong-axis: of the mean": "mean = x.mean()",
         "affine-before-normalization": (
             "x = gamma * x + beta; mean = x.mean(axis=axes, keepdims=True)"
         ),
     },
     "var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)": {
+        "sign-error: in the variance": (
+            "var = (x**2).mean(axis=axes, keepdims=True) + mean**2"
+        ),
+        "wrong-axis: of the variance": "var = ((x - mean) ** 2).mean()",
+        "wrong-axis: variance of everything": "var = x.var()",
         "wrong-broadcast": (
             "var = ((x - mean) ** 2).mean(axis=axes); mean = x.mean(axis=axes)"
         ),
@@ -181,6 +225,13 @@ WRONG_LINES = {
         ),
     },
     "std = np.sqrt(var + eps)": {
+        "range-instead-of-std": "std = np.ptp(x, axis=axes, keepdims=True) + eps",
+        "wrong-eps: replaced": "std = np.where(np.sqrt(var) < eps, 1, np.sqrt(var))",
+        "wrong-eps: any": "std = np.sqrt(var + C)",
+        "wrong-eps: beside": "std = np.sqrt(var + eps + C)",
+        "wrong-eps: any, outside": "std = np.sqrt(var) + C",
+        "wrong-eps: beside, outside": "std = np.sqrt(var + eps) + C",
+        "wrong-power: variance squared": "std = np.sqrt(var**2 + eps)",
         "missing-eps": "std = np.sqrt(var)",
         "eps-outside-root": "std = np.sqrt(var) + eps",
         "eps-outside-root: throughout": "std = np.sqrt(var) + eps",
@@ -196,6 +247,9 @@ WRONG_LINES = {
         "wrong-eps: squared": "std = np.sqrt(var + eps**2)",
     },
     "xhat = (x - mean) / std": {
+        "unscaled-mean": "xhat = x / std",
+        "multiplies-by-std: xhat": "xhat = (x - mean) * std",
+        "beta-scaled: before dividing": "xhat = (x - mean + beta) / std",
         "missing-mean": "xhat = x / std",
         "missing-mean: throughout": "xhat = x / std",
         "missing-scale": "xhat = x - mean",
@@ -205,6 +259,10 @@ WRONG_LINES = {
         "missing-parentheses": "xhat = x - mean / std",
     },
     "y = gamma * xhat + beta": {
+        "unscaled-mean": "y = gamma * xhat - mean + beta",
+        "beta-scaled: divided": "y = gamma * xhat + beta / std",
+        "beta-scaled: before dividing": "y = gamma * xhat",
+        "missing-normalization": "y = gamma * x + beta",
         "missing-gamma": "y = xhat + beta",
         "missing-beta": "y = gamma * xhat",
         "missing-affine": "y = xhat",
@@ -216,11 +274,16 @@ WRONG_LINES = {
         "affine-before-normalization": "y = xhat",
     },
     "r = std / running_std": {
+        "adds-eps: running": "r = std / (running_std + eps)",
         "r-inverted": "r = running_std / std",
         "batch-norm-instead": "r = 1",
         "missing-r": "r = 1",
         "variance-instead-of-std: r": "r = (std / running_std) ** 2",
-        "std-instead-of-variance": "r = std / np.sqrt(running_std)",
+        "std-instead-of-variance: running": "r = std / np.sqrt(running_std)",
+        "std-instead-of-variance: r": "r = std / np.sqrt(running_std)",
+        "std-instead-of-variance: running, with eps": (
+            "r = std / np.sqrt(running_std + eps)"
+        ),
     },
     "r = np.clip(r, 1 / rmax, rmax)": {
         "missing-clip": "r = r",
@@ -230,12 +293,21 @@ WRONG_LINES = {
         "wrong-clip": "r = np.clip(r, 1, rmax)",
     },
     "d = (mean - running_mean) / running_std": {
+        "adds-eps: running": "d = (mean - running_mean) / (running_std + eps)",
         "d-divided-by-batch-std": "d = (mean - running_mean) / std",
         "batch-norm-instead": "d = 0",
         "missing-d": "d = 0",
         "missing-scale: of d": "d = mean - running_mean",
         "sign-error: of d": "d = (running_mean - mean) / running_std",
-        "std-instead-of-variance": "d = (mean - running_mean) / np.sqrt(running_std)",
+        "std-instead-of-variance: running": (
+            "d = (mean - running_mean) / np.sqrt(running_std)"
+        ),
+        "std-instead-of-variance: d": (
+            "d = (mean - running_mean) / np.sqrt(running_std)"
+        ),
+        "std-instead-of-variance: running, with eps": (
+            "d = (mean - running_mean) / np.sqrt(running_std + eps)"
+        ),
     },
     "d = np.clip(d, -dmax, dmax)": {
         "missing-clip": "d = d",
@@ -266,6 +338,22 @@ std-instead-of-variance
 A standard deviation stands where a variance belongs.
 A variance has the units of x squared. Count your square roots.
 
+std-instead-of-variance: running
+You take a root of running_std: it is a standard deviation already.
+Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
+
+std-instead-of-variance: r
+You take a root of running_std: it is a standard deviation already.
+Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
+
+std-instead-of-variance: d
+You take a root of running_std: it is a standard deviation already.
+Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
+
+std-instead-of-variance: running, with eps
+You take a root of running_std: it is a standard deviation already.
+Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
+
 sum-instead-of-mean
 You add up where the formula averages: a division by n is missing.
 Repeat every row of the input: an average must not change, a sum doubles.
@@ -286,6 +374,18 @@ wrong-power
 The variance's term of dx has the wrong power of the standard deviation.
 Multiply x by 10 and keep dy: all terms of dx must shrink by the same factor.
 
+wrong-power: variance squared
+You square the variance under the root; it is made of squares already.
+Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
+
+wrong-power: mean's term
+The mean's term of dx has a standard deviation too many.
+The sum in front of the division: are all its terms of the same kind?
+
+wrong-power: mean's term divided
+The mean's term of dx is divided by the standard deviation twice.
+The sum in front of the division: are all its terms of the same kind?
+
 wrong-power: absolute
 You average absolute values where the formula averages squares.
 Try the column 0, 0, 0, 4: the two averages differ.
@@ -293,6 +393,10 @@ Try the column 0, 0, 0, 4: the two averages differ.
 missing-square
 A square is missing: you square after averaging, or not at all.
 Try values of both signs. Can they cancel in your formula?
+
+missing-eps: in front
+The division in front of dx has no eps under its root.
+Which root did the forward pass divide by?
 
 missing-eps
 eps is not used, or far too small to be yours.
@@ -314,6 +418,42 @@ wrong-eps
 You use a number of your own instead of the argument eps.
 Call your function with eps = 3: something must change.
 
+hidden-constant
+Right on every ordinary input; a number of your own counts where x varies little.
+Is there a constant in your code that is no argument? Or a limit, or a rounding?
+
+wrong-eps: beside
+You add a number of your own beside eps.
+Look at a column that hardly varies: what do you divide by there?
+
+slip
+One place of one step is written otherwise.
+Compare that step of yours with the formula, by hand, on the input above.
+
+missing-part
+A part of the formula is missing.
+Read the formula again, factor by factor and term by term.
+
+wrong-operation
+An operation is another one than in the formula.
+Work out your line by hand on the input above, and compare.
+
+upside-down
+A quotient is upside down.
+Make what you divide by twice as large. Should the result grow or shrink?
+
+wrong-factor
+A factor of two too many, or too few.
+Where does a 2 come from in the formula, and where does it go?
+
+extra-term
+A term too many.
+Which terms does the formula have, and which are yours alone?
+
+wrong-variable
+A variable stands where another one belongs.
+Read your lines aloud, each variable by its meaning.
+
 wrong-eps: floor
 You use eps as a lower limit of the variance; the formula adds it.
 With a variance of 1 and eps = 3, what is var + eps, and what is your value?
@@ -329,6 +469,38 @@ Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
 variance-instead-of-std: without eps
 You divide by the variance: there is no root, and no eps.
 Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
+
+median-instead-of-mean
+You take the median; the mean is asked for.
+Try the column 0, 0, 9.
+
+range-instead-of-std
+You divide by the range, from the least to the greatest; a deviation is asked for.
+What becomes of your result if one far value more comes in?
+
+wrong-eps: replaced
+You use eps as a threshold for small deviations; the formula adds it, always.
+With a variance of 1 and eps = 3, the formula divides by 2. And you?
+
+unscaled-mean
+You scale x by gamma / std, and leave the mean as it is.
+Multiply out gamma * (x − mean) / std: what stands before the mean?
+
+beta-scaled: divided
+You divide beta by the standard deviation too.
+With x constant, y should be beta itself.
+
+sign-error: in the variance
+You add the square of the mean to the mean of the squares.
+Add 100 to all of x. Should the variance change?
+
+missing-mean: variance's term
+In the variance's term of dx the mean is not subtracted from x.
+Add 100 to all of x. Should dx move?
+
+adds-eps: running
+You add eps to running_std; it is a deviation, and has its eps already.
+Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
 
 missing-scale
 You never divide by the standard deviation.
@@ -346,9 +518,25 @@ sign-error: plus mean
 You add the mean where it should be subtracted.
 What should be the mean of xhat?
 
+missing-parentheses: of dx
+Only the first term of dx is divided by the standard deviation.
+Division binds more strongly than subtraction.
+
+missing-parentheses: of dx, at the end
+Only the last term of dx is divided by the standard deviation.
+Division binds more strongly than subtraction.
+
+missing-parentheses: of the count
+You divide by N and multiply by the rest: 1/N*H*W is not 1/(N*H*W).
+Which is the number of values that share one mean? Put it into parentheses.
+
 missing-parentheses
 Only the mean is divided by the standard deviation: x - mean / std.
 Division binds more strongly than subtraction.
+
+missing-gamma: in the averages
+The two averages inside dx lack gamma.
+All terms of dx start from the gradient at xhat. What is that?
 
 missing-gamma
 gamma is not used.
@@ -358,6 +546,10 @@ missing-beta
 beta is not added.
 Raise beta by 1: should the result stay as it is?
 
+missing-normalization
+You scale and shift x itself: nothing is normalized.
+Multiply x by 10. Should y change?
+
 missing-affine
 You return xhat: gamma and beta are not used.
 One line of the algorithm is left after normalizing.
@@ -365,6 +557,10 @@ One line of the algorithm is left after normalizing.
 swapped-gamma-beta
 gamma and beta have changed places.
 Which one is multiplied, which is added? In which order are they returned?
+
+beta-scaled: before dividing
+You add beta before dividing by the standard deviation.
+With x constant, y should be beta itself.
 
 beta-scaled
 You multiply beta too.
@@ -409,6 +605,26 @@ Print the shape of your mean: how many means does this exercise need?
 wrong-axis: everything
 You take one mean of the whole array.
 Print the shape of your mean: how many means does this exercise need?
+
+wrong-axis: of the variance
+Your mean is right; your variance is one number for the whole array.
+Print the shape of your variance.
+
+wrong-axis: variance of everything
+Your mean is right; your variance is that of the whole array.
+Print the shape of your variance.
+
+wrong-axis: of the mean
+You subtract the mean of the whole array.
+Print the shape of your mean: how many means does this exercise need?
+
+wrong-axis: mean's term
+The mean's term of dx is one number for the whole array.
+Which values shared a mean in the forward pass? Along them dx averages.
+
+wrong-axis: variance's term
+The variance's term of dx is one number for the whole array.
+Which values shared a variance in the forward pass? Along them dx averages.
 
 wrong-axis: of the sums
 Your sums for dgamma and dbeta run along the wrong axis.
@@ -464,6 +680,10 @@ The derivative of (x − mean)² still depends on x.
 
 wrong-count
 An average divides by the wrong number.
+How many values share one mean? By that many it divides.
+
+wrong-count: all values
+You divide the sums inside dx by the number of all values of x.
 How many values share one mean? By that many it divides.
 
 wrong-count: n - 1

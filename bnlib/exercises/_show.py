@@ -6,20 +6,14 @@ Extracted by `make export`: edit the notebook, not this file.
 import contextlib
 import html
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from bnlib.exercises._explain import (
-    LEAST,
-    TOLERANCE,
-    expected_of,
-    how_far,
-    is_same,
-)
+from bnlib.exercises._explain import TOLERANCE, expected_of, how_far, is_same
 
 
-def _factor(got, want):
+def factor_of(got, want):
     """k with got = k * want, or None."""
     square = (want * want).sum()
     if got.shape != want.shape or square == 0 or want.size < 2:
@@ -27,7 +21,8 @@ def _factor(got, want):
     if not np.isfinite(got).all():
         return None
     k = (got * want).sum() / square
-    return k if abs(got - k * want).max() <= 1e-6 * max(1, abs(k)) else None
+    near = 1e-6 * max(1, abs(k)) * min(1, abs(want).max())
+    return k if abs(got - k * want).max() <= near else None
 
 
 _FACTORS = {
@@ -47,7 +42,7 @@ def law_of(exercise, answers, i):
     """The same factor on every input, or one that depends on the shape of x; or ""."""
     told = [a for a in answers if a.outputs and a.case.kind == "ordinary"]
     want = [expected_of(exercise, a.case)[i] for a in told]
-    ks = [_factor(a.outputs[i], w) for a, w in zip(told, want, strict=True)]
+    ks = [factor_of(a.outputs[i], w) for a, w in zip(told, want, strict=True)]
     if not ks or None in ks:
         return ""
     name = exercise.outputs[i]
@@ -65,22 +60,38 @@ def law_of(exercise, answers, i):
     return ""
 
 
+def ratio_of(exercise, answer, i):
+    """Between which factors of the expected values an output lies."""
+    want, got = expected_of(exercise, answer.case)[i], answer.outputs[i]
+    there = abs(want) > 1e-6
+    if got.shape != want.shape or not there.any():
+        return ""
+    low, high = (f((got / np.where(there, want, 1))[there]) for f in (np.min, np.max))
+    where = f"On the input ({answer.case.label})"
+    return f"{where} {exercise.outputs[i]} is {low:.3g} to {high:.3g} times as large."
+
+
+def _visible(want):
+    """The least difference that counts, beside values of this size."""
+    return 1e-4 * (abs(want).max() or 1)
+
+
 def _lines(got, want, axis):
     """Along one axis: the places where the arrays differ, if others agree."""
     others = tuple(a for a in range(got.ndim) if a != axis)
-    bad = (abs(got - want) > 1e-4 * max(LEAST, abs(want).max())).any(axis=others)
+    bad = (abs(got - want) > _visible(want)).any(axis=others)
     return np.flatnonzero(bad) if 0 < bad.sum() < len(bad) else ()
 
 
 def _shift(got, want):
     """A sentence if got - want is a constant, or one per row or column."""
-    difference = got - want
-    if np.ptp(difference) < 1e-6:
+    difference, near = got - want, 0.01 * _visible(want)
+    if np.ptp(difference) < near:
         d = difference.flat[0]
         return f"yours is {'higher' if d > 0 else 'lower'} by {abs(d):.4g} everywhere"
     for axis, word in ((0, "column"), (1, "row")):
         several = want.ndim == 2 and want.shape[axis] > 1
-        if several and np.ptp(difference, axis=axis).max() < 1e-6:
+        if several and np.ptp(difference, axis=axis).max() < near:
             return f"each {word} of yours is shifted by a number of its own"
     return ""
 
@@ -94,18 +105,19 @@ _AXES = {
 
 def _differs(got, want, closer):
     """How `got` differs from `want`, in one sentence; a closer look on demand."""
-    if got.shape == want.shape[::-1] and is_same(got.T, want):
+    turned = got.ndim > 1 and got.shape == want.shape[::-1]
+    if turned and is_same(got.T, want) and not is_same(got, want):
         return "the right numbers, with rows and columns exchanged"
     if got.shape != want.shape:
         return f"yours has shape {got.shape} instead of {want.shape}"
     if not np.isfinite(got).all():
         count = (~np.isfinite(got)).sum()
         return f"{count} of {got.size} values are nan or infinite"
-    k = _factor(got, want)
+    k = factor_of(got, want)
     if k is not None:
         zero = abs(got).max() < 1e-9
         return "yours is 0" if zero else f"yours is {k:.4g} times the expected"
-    off = (abs(got - want) > 1e-4 * max(LEAST, abs(want).max())).sum()
+    off = (abs(got - want) > _visible(want)).sum()
     count = f"{off} of {got.size} values are off"
     return (_closer(got, want) or count) if closer else count
 
@@ -122,32 +134,47 @@ def _closer(got, want):
     return _shift(got, want)
 
 
-def violated(exercise, answer):
-    """Sentences about properties that an answer lacks."""
+def violated(exercise, answer, ask):
+    """Sentences about properties that an answer lacks; some ask it once more."""
     found = []
-    if not all(np.isfinite(output).all() for output in answer.outputs):
-        return found
-    outputs = dict(zip(exercise.outputs, answer.outputs, strict=False))
-    for says, holds in exercise.properties:
-        with contextlib.suppress(KeyError, ValueError, IndexError):
-            got, want = (np.atleast_1d(a) for a in holds(answer.case.args, outputs))
-            if got.shape == want.shape and how_far(got, want) > 1e-4:
+    for says, holds, changes in exercise.properties:
+        with contextlib.suppress(KeyError, ValueError, IndexError, ZeroDivisionError):
+            given = [answer.case.args, _named(exercise, answer)]
+            if changes:
+                case = answer.case._replace(args={**given[0], **changes(given[0])})
+                given = [case.args, _named(exercise, ask(case)), given[1]]
+            got, want = (np.atleast_1d(a).astype(float) for a in holds(*given))
+            least = answer.case.least
+            if got.shape == want.shape and how_far(got, want, least) > 1e-4:
                 found.append(f"Note that {says}. Yours: {_show(got)}.")
     return found
+
+
+def _named(exercise, answer):
+    """{name: output}; KeyError later, where there are none."""
+    if not all(np.isfinite(output).all() for output in answer.outputs):
+        return {}
+    return dict(zip(exercise.outputs, answer.outputs, strict=False))
+
+
+_SHOWN = 24  # an array of so many numbers is shown in full
 
 
 def _show(array, at=None):
     """A small array in one line; of a larger one the entry at an index."""
     array = np.asarray(array)
-    if array.size > 9 and at is not None:
+    if array.size > _SHOWN and at is not None:
         where = ", ".join(map(str, at))
         return f"[{where}]: {array[at]:.5g}" if array.shape else f"{array:.5g}"
-    if array.size > 9:
+    if array.size > _SHOWN:
         array, more = array.reshape(-1)[:4], ", …"
     else:
         more = ""
-    array = np.round(array, 4) + 0.0 if array.dtype.kind == "f" else array  # no -0.
-    text = np.array2string(array, precision=4, suppress_small=True, separator=", ")
+    if array.dtype.kind == "f" and not 0 < abs(array).max(initial=0) < 0.01:
+        array = np.round(array, 4) + 0.0  # no -0.
+        text = np.array2string(array, precision=4, suppress_small=True, separator=", ")
+    else:
+        text = np.array2string(array, precision=3, separator=", ")
     return " ".join(text.split()).replace("[ ", "[") + more
 
 
@@ -156,7 +183,7 @@ def given_of(case):
     parts = []
     for name, value in case.args.items():
         text = f"= {_show(value)}" if np.ndim(value) else f"= {value:g}"
-        text = text if np.size(value) <= 9 else f"of shape {np.shape(value)}"
+        text = text if np.size(value) <= _SHOWN else f"of shape {np.shape(value)}"
         parts.append(f"{name} {text}")
     return "\n".join(parts)
 
@@ -201,6 +228,14 @@ class CheckResult:
         Towards the cure.
     remarks : tuple of str
         The rest.
+    severity : str
+        "numbers" if some are wrong, "numerics" if they are only where arithmetic is
+        hard, "manners" if it is the shape, the dtype or what happens to the input; ""
+        if passed.
+    right : tuple of str
+        The outputs that are right on all ordinary inputs.
+    args : dict
+        The arguments that show it: call your function with them, `f(**result.args)`.
     """
 
     exercise: str
@@ -212,9 +247,18 @@ class CheckResult:
     rows: tuple = ()
     hints: tuple = ()
     remarks: tuple = ()
+    severity: str = ""
+    right: tuple = ()
+    args: dict = field(default_factory=dict, compare=False)
 
     def __bool__(self):
         return self.passed
+
+    def assert_right(self):
+        """Raise an AssertionError with the message, unless the answer passed."""
+        if not self.passed:
+            raise AssertionError(self.message)
+        return self
 
     @property
     def message(self):
@@ -239,10 +283,16 @@ def _paragraph(text, first="", width=79):
     )
 
 
+_LEVELS = {
+    "numerics": " The formula is right; its arithmetic breaks where that is hard.",
+    "manners": " The numbers are right; what is left is a matter of manners.",
+}
+
+
 def _headline(result):
     if result.passed:
         return f"✓ {result.exercise}: right."
-    return f"✗ {result.exercise}: not yet."
+    return f"✗ {result.exercise}: not yet.{_LEVELS.get(result.severity, '')}"
 
 
 def _as_text(result):

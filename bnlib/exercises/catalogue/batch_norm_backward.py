@@ -4,7 +4,12 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import DBETA_IS_THE_SUM, batch_cases, sums_to_zero
+from bnlib.exercises._cases import (
+    DBETA_IS_THE_SUM,
+    batch_cases,
+    same_slope,
+    sums_to_zero,
+)
 from bnlib.exercises._exercise import Exercise
 
 _about = {
@@ -12,7 +17,11 @@ _about = {
         dy, bnlib.batch_norm(x, gamma, eps=eps)[1]
     ),
     "inputs": lambda: batch_cases([[1], [3], [1], [3]], gamma=2, eps=3),
-    "properties": (sums_to_zero(0, "each column"), DBETA_IS_THE_SUM),
+    "properties": (
+        sums_to_zero(0, "each column"),
+        DBETA_IS_THE_SUM,
+        same_slope(bnlib.batch_norm),
+    ),
     "wrong_lines": {},
 }
 

@@ -4,13 +4,13 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import batch_cases, mean_is_beta
+from bnlib.exercises._cases import batch_cases, every_row_twice, mean_is_beta
 from bnlib.exercises._exercise import Exercise
 
 _about = {
     "reference": lambda *args: bnlib.batch_norm(*args[:3], eps=args[3])[0],
     "inputs": lambda: batch_cases([[1], [3]], gamma=2, beta=5, eps=3),
-    "properties": (mean_is_beta(0, "each column"),),
+    "properties": (mean_is_beta(0, "each column"), every_row_twice("y")),
     "wrong_lines": {},
 }
 

@@ -4,12 +4,22 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import batch_cases
+from bnlib.exercises._cases import Property, batch_cases
 from bnlib.exercises._exercise import Exercise
 
 _about = {
     "reference": lambda *args: bnlib.batch_norm_inference(*args[:-1], eps=args[-1]),
-    "inputs": lambda: batch_cases([[1], [3]], gamma=2, beta=5, running_mean=1, eps=5),
+    "inputs": lambda: (
+        case._replace(refusable=False)
+        for case in batch_cases([[1], [3]], gamma=2, beta=5, running_mean=1, eps=5)
+    ),
+    "properties": (
+        Property(
+            "one example alone gets the same as in the batch",
+            lambda args, out, before: (out["y"], before["y"][:1]),
+            lambda args: {"x": args["x"][:1]},
+        ),
+    ),
     "wrong_lines": {
         "mean = running_mean": {
             "batch-statistics-at-inference": "mean = x.mean(axis=0)",

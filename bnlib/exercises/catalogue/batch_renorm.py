@@ -4,7 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import batch_cases
+from bnlib.exercises._cases import Property, batch_cases
 from bnlib.exercises._exercise import Exercise
 
 _about = {
@@ -14,8 +14,33 @@ _about = {
     "inputs": lambda: batch_cases(
         [[1], [3]], gamma=2, beta=5, eps=3, rmax=1.25, dmax=0.5
     ),
+    "properties": (
+        Property(
+            "with rmax = 1 and dmax = 0 this is batch normalization",
+            lambda args, out, _: (
+                out["y"],
+                bnlib.batch_norm(
+                    args["x"], args["gamma"], args["beta"], eps=args["eps"]
+                )[0],
+            ),
+            lambda args: {"rmax": 1.0, "dmax": 0.0},
+        ),
+        Property(
+            "with rmax and dmax huge, only the running statistics are left in y",
+            lambda args, out, _: (
+                out["y"],
+                args["gamma"] * (args["x"] - args["running_mean"]) / args["running_std"]
+                + args["beta"],
+            ),
+            lambda args: {"rmax": 1e9, "dmax": 1e9},
+        ),
+    ),
     "wrong_lines": {
+        "y = gamma * xhat + beta": {
+            "d-unscaled": "y = gamma * xhat + d + beta",
+        },
         "xhat = r * xhat + d": {
+            "d-unscaled": "xhat = r * xhat",
             "r-scales-d": "xhat = r * (xhat + d)",
         },
     },
@@ -28,13 +53,13 @@ missing-mean
 The batch's mean is not subtracted.
 With dmax = 0, add 100 to all of x. Should the result move?
 
-std-instead-of-variance
-You take a root of running_std: it is a standard deviation already.
-Unclipped, y is (x − running_mean) / running_std. Insert your r and d.
-
 missing-d
 d is missing.
 Set dmax = 0: only then may d disappear.
+
+d-unscaled
+You add d after the multiplication by gamma.
+y = gamma · (r · xhat + d) + beta: what is inside the parentheses?
 
 r-scales-d
 You multiply d by r as well.

@@ -4,7 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import DBETA_IS_THE_SUM, batch_cases, sums_to_zero
+from bnlib.exercises._cases import DBETA_IS_THE_SUM, Property, batch_cases, sums_to_zero
 from bnlib.exercises._exercise import Exercise
 
 
@@ -19,7 +19,21 @@ _about = {
     "inputs": lambda: batch_cases(
         [[1], [3], [1], [3]], gamma=2, eps=3, rmax=1.25, dmax=0.5
     ),
-    "properties": (sums_to_zero(0, "each column"), DBETA_IS_THE_SUM),
+    "properties": (
+        sums_to_zero(0, "each column"),
+        DBETA_IS_THE_SUM,
+        Property(
+            "with rmax = 1 and dmax = 0 dx is that of batch normalization",
+            lambda args, out, _: (
+                out["dx"],
+                bnlib.batch_norm_backward(
+                    args["dy"],
+                    bnlib.batch_norm(args["x"], args["gamma"], eps=args["eps"])[1],
+                )[0],
+            ),
+            lambda args: {"rmax": 1.0, "dmax": 0.0},
+        ),
+    ),
     "wrong_lines": {
         "dxhat = r * dxhat": {
             "missing-r: in dx": "dxhat = dxhat",

@@ -6,7 +6,14 @@ Extracted by `make export`: edit the notebook, not this file.
 import numpy as np
 
 import bnlib
-from bnlib.exercises._cases import TINY, Case, drawn, one_change_at_a_time
+from bnlib.exercises._cases import (
+    TINY,
+    Case,
+    Property,
+    drawn,
+    one_change_at_a_time,
+    spreads,
+)
 from bnlib.exercises._exercise import Exercise
 
 
@@ -15,8 +22,10 @@ def _fold_cases():
     layer = {"weight": np.array([[1.0, 3.0]]), "bias": 2 * one}
     norm = {"gamma": one, "beta": 0 * one, "mean": 0 * one, "var": 4 * one, "eps": TINY}
     yield from one_change_at_a_time(layer | norm, mean=6, gamma=3, beta=5, eps=5)
+    units = {"bias": 1, "mean": 1, "weight": 1, "var": 2, "eps": 2}
+    yield from spreads(layer | norm | {"eps": 4.0}, units)
     for out, n_in, eps in ((2, 3, TINY), (3, 3, 0.5), (4, 2, 4.0), (3, 1, 1e-3)):
-        made = drawn((n_in, out), 1, eps, flat=0 if n_in == 1 else None)
+        made = drawn((n_in, out), 1, eps, flat=0 if n_in == 1 else None, digits=3)
         weight = made["x"].T.copy()
         norm = {"mean": made["running_mean"], "var": made["running_var"]}
         layer = {"weight": weight, "bias": made["dy"][0].copy()}
@@ -26,6 +35,20 @@ def _fold_cases():
 _about = {
     "reference": lambda *args: bnlib.fold_linear(*args[:-1], eps=args[-1]),
     "inputs": _fold_cases,
+    "properties": (
+        Property(
+            "for x = 1, 2, 3, … the folded layer gives what the two give in a row",
+            lambda args, out: (
+                out["weight"] @ (x := np.arange(1.0, 1 + args["weight"].shape[1]))
+                + out["bias"],
+                bnlib.batch_norm_inference(
+                    (args["weight"] @ x + args["bias"])[None],
+                    *(args[n] for n in ("gamma", "beta", "mean", "var")),
+                    eps=args["eps"],
+                )[0],
+            ),
+        ),
+    ),
     "wrong_lines": {
         "scale = gamma / std": {
             "missing-gamma": "scale = 1 / std",
@@ -34,10 +57,13 @@ _about = {
             "missing-scale: gamma alone": "scale = gamma",
         },
         "new_weight = scale[:, None] * weight": {
+            "missing-gamma: in the weight": "new_weight = weight / std[:, None]",
             "wrong-axis": "new_weight = scale * weight",
             "missing-scale": "new_weight = weight",
         },
         "new_bias = scale * (bias - mean) + beta": {
+            "sign-error: reversed": "new_bias = scale * (mean - bias) + beta",
+            "missing-gamma: in the bias": "new_bias = (bias - mean) / std + beta",
             "forgets-bias": "new_bias = beta - scale * mean",
             "unscaled-bias": "new_bias = bias - scale * mean + beta",
             "unscaled-bias: nor the mean": "new_bias = bias - mean + beta",
@@ -74,6 +100,18 @@ Add 1 to bias and to mean. Should the folded bias move?
 multiplies-by-std
 You multiply by the standard deviation where the formula divides.
 Make var four times as large. What should become of the folded weight?
+
+sign-error: reversed
+You subtract the bias from the mean.
+Which of the two comes out of the linear layer, which is taken off?
+
+missing-gamma: in the bias
+gamma is missing in the bias.
+Double gamma: which parts of the folded bias should double?
+
+missing-gamma: in the weight
+gamma is missing in the weight.
+Double gamma: should the folded weight stay as it is?
 
 wrong-axis
 You scale the columns of the weight; each output is a row.

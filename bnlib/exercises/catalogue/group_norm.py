@@ -9,10 +9,13 @@ import bnlib
 from bnlib.exercises._cases import (
     TINY,
     Case,
+    around_zero,
     drawn,
     far_from_zero,
     one_change_at_a_time,
     plain,
+    spreads,
+    xhat_has_mean_zero,
 )
 from bnlib.exercises._exercise import Exercise
 
@@ -21,12 +24,15 @@ def _group_cases():
     tiny = plain([[[[1]], [[3]]]], 1)
     yield from one_change_at_a_time(tiny, gamma=2, beta=5, eps=3)
     four = plain([[[[1]], [[3]], [[7]], [[9]]]], 1, num_groups=2)
+    yield from spreads(around_zero([[[[1]], [[3]]]]))
+    yield Case("one channel", drawn((2, 1, 2, 2), 1, 0.5))
+    yield Case("one value in a group", drawn((2, 2, 1, 1), 1, 0.5, num_groups=2))
     yield Case("two groups of two channels", {**four, "eps": 3.0})
     yield Case("two images", {**plain([[[[1]], [[3]]], [[[5]], [[9]]]], 1), "eps": 3.0})
     yield Case("six channels, two groups", drawn((1, 6, 1, 2), 1, TINY, num_groups=2))
     yield Case("six channels, three groups", drawn((2, 6, 2, 1), 1, 0.5, num_groups=3))
     yield Case("one channel per group", drawn((2, 3, 2, 3), 1, 0.1, num_groups=3))
-    yield Case("all axes alike", drawn((4, 4, 4, 4), 1, 1e-5, num_groups=2))
+    yield Case("all axes alike", drawn((4, 4, 4, 4), 1, 1e-5, num_groups=2, digits=6))
     yield Case("five images, two channels", drawn((5, 2, 1, 2), 1, 0.1))
     flat = drawn((2, 4, 2, 1), 1, 1e-3, flat=np.s_[0, :2], num_groups=2)
     yield Case("a group that does not vary", flat)
@@ -39,8 +45,15 @@ _about = {
         x, gamma, beta, num_groups=num_groups, eps=eps
     )[0],
     "inputs": _group_cases,
+    "properties": (
+        xhat_has_mean_zero(
+            lambda args, xhat: xhat.reshape(len(xhat), args["num_groups"], -1),
+            "each group of each example",
+        ),
+    ),
     "wrong_lines": {
         "axes = 2": {
+            "wrong-axis": "axes = (0, 1)",
             "batch-in-statistics": "axes = (0, 2)",
             "batch-norm-instead": "axes = (0, 2)",
         },

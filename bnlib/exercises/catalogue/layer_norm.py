@@ -4,12 +4,13 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import row_cases
+from bnlib.exercises._cases import row_cases, xhat_has_mean_zero
 from bnlib.exercises._exercise import Exercise
 
 _about = {
     "reference": lambda *args: bnlib.layer_norm(*args[:3], eps=args[3])[0],
     "inputs": lambda: row_cases([[1, 3]], gamma=2, beta=5, eps=3),
+    "properties": (xhat_has_mean_zero(lambda args, xhat: xhat, "each row"),),
     "wrong_lines": {
         "var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)": {
             "rms-norm-instead": "var = (x**2).mean(axis=axes, keepdims=True)",

@@ -4,7 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import DBETA_IS_THE_SUM, row_cases, sums_to_zero
+from bnlib.exercises._cases import DBETA_IS_THE_SUM, row_cases, same_slope, sums_to_zero
 from bnlib.exercises._exercise import Exercise
 
 _about = {
@@ -12,7 +12,11 @@ _about = {
         dy, bnlib.layer_norm(x, gamma, eps=eps)[1]
     ),
     "inputs": lambda: row_cases([[1, 3, 1, 3]], gamma=2, eps=3),
-    "properties": (sums_to_zero(1, "each row"), DBETA_IS_THE_SUM),
+    "properties": (
+        sums_to_zero(1, "each row"),
+        DBETA_IS_THE_SUM,
+        same_slope(bnlib.layer_norm),
+    ),
     "wrong_lines": {
         "var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)": {
             "rms-norm-instead": "var = (x**2).mean(axis=axes, keepdims=True)",
@@ -29,11 +33,17 @@ _about = {
             ),
         },
         "via_mean = dxhat.mean(axis=axes, keepdims=True)": {
+            "batch-in-statistics: mean's term": (
+                "via_mean = dxhat.mean(axis=0, keepdims=True)"
+            ),
             "batch-in-statistics: of dx": (
                 "via_mean = dxhat.mean(axis=0, keepdims=True)"
             ),
         },
         "via_var = (dxhat * xhat).mean(axis=axes, keepdims=True)": {
+            "batch-in-statistics: variance's term": (
+                "via_var = (dxhat * xhat).mean(axis=0, keepdims=True)"
+            ),
             "batch-in-statistics: of dx": (
                 "via_var = (dxhat * xhat).mean(axis=0, keepdims=True)"
             ),
@@ -47,6 +57,14 @@ x reaches y on three paths. Which two go through the rest of its row?
 batch-in-statistics: of dx
 The two averages inside dx run over the batch; they belong along the row.
 Which values shared a mean in the forward pass? Along them dx averages.
+
+batch-in-statistics: mean's term
+The mean's term of dx runs over the batch; it belongs along the row.
+Which values shared a mean in the forward pass? Along them dx averages.
+
+batch-in-statistics: variance's term
+The variance's term of dx runs over the batch; it belongs along the row.
+Which values shared a variance in the forward pass? Along them dx averages.
 
 gamma-after-averaging
 You multiply by gamma after averaging; here gamma differs along the row.

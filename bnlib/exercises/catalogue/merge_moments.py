@@ -6,7 +6,7 @@ Extracted by `make export`: edit the notebook, not this file.
 import numpy as np
 
 import bnlib
-from bnlib.exercises._cases import VARIANCE_IS_POSITIVE, Case, drawn
+from bnlib.exercises._cases import VARIANCE_IS_POSITIVE, Case, Property, drawn, spreads
 from bnlib.exercises._exercise import Exercise
 
 
@@ -22,7 +22,11 @@ def _merge_cases():
     yield _merge_case("equal counts", [2, 2], [[1], [1]], [[1], [3]])
     yield _merge_case("means that differ", [2, 2], [[0], [4]], [[1], [3]])
     yield _merge_case("different counts", [1, 3], [[2], [2]], [[9], [1]])
-    yield _merge_case("both differ", [1, 3], [[0], [4]], [[9], [1]])
+    both = _merge_case("both differ", [1, 3], [[0], [4]], [[9], [1]])
+    yield both
+    yield _merge_case("one worker", [3], [[2, 4]], [[9, 1]])
+    yield _merge_case("one example each", [1, 1], [[0], [4]], [[0], [0]])
+    yield from spreads(both.args, {"means": 1, "variances": 2}, scaled=True)
     for workers, columns, offset in (
         (3, 2, 0.0),
         (2, 3, 0.0),
@@ -42,7 +46,22 @@ def _merge_cases():
 _about = {
     "reference": bnlib.merge_moments,
     "inputs": _merge_cases,
-    "properties": (VARIANCE_IS_POSITIVE,),
+    "properties": (
+        VARIANCE_IS_POSITIVE,
+        *(
+            Property(
+                f"{output} stays if a worker is listed as two halves of its examples",
+                lambda args, out, before, output=output: (out[output], before[output]),
+                lambda args: {n: np.repeat(a, 2, axis=0) for n, a in args.items()},
+            )
+            for output in ("mean", "var")
+        ),
+        Property(
+            "one worker alone gives back its own variance",
+            lambda args, out, _: (out["var"], args["variances"][0]),
+            lambda args: {n: a[:1] for n, a in args.items()},
+        ),
+    ),
     "wrong_lines": {
         "share = counts[:, None] / counts.sum()": {
             "unweighted": "share = np.ones((len(counts), 1)) / len(counts)",

@@ -3,21 +3,24 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-import numpy as np
-
 import bnlib
-from bnlib.exercises._cases import VARIANCE_IS_POSITIVE, Case, batch_cases
+from bnlib.exercises._cases import VARIANCE_IS_POSITIVE, batch_cases, every_row_twice
 from bnlib.exercises._exercise import Exercise
-
-_SMALL_SPREAD = Case("a small spread", {"x": np.array([[0.0], [0.002]])})
 
 _about = {
     "reference": lambda x: tuple(m.reshape(-1) for m in bnlib.moments(x)),
-    "inputs": lambda: (*batch_cases([[1], [3]]), _SMALL_SPREAD),
-    "properties": (VARIANCE_IS_POSITIVE,),
+    "inputs": lambda: batch_cases([[1], [3]], scaled=True),
+    "properties": (
+        VARIANCE_IS_POSITIVE,
+        every_row_twice("mean"),
+        every_row_twice("var"),
+    ),
     "flexible": True,  # with keepdims=True the means come as (1, C): as good
     "wrong_lines": {
         "var = ((x - mean) ** 2).mean(axis=axes, keepdims=True)": {
+            "adds-eps: any": (
+                "var = ((x - mean) ** 2).mean(axis=axes, keepdims=True) + C"
+            ),
             "sum-instead-of-mean: mean": (
                 "var = ((x - mean) ** 2).mean(axis=axes, keepdims=True); mean "
                 "= x.sum(axis=axes, keepdims=True)"

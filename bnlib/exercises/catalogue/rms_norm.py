@@ -4,12 +4,13 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import row_cases
+from bnlib.exercises._cases import XHAT_HAS_MEAN_SQUARE, row_cases
 from bnlib.exercises._exercise import Exercise
 
 _about = {
     "reference": lambda x, gamma, eps: bnlib.rms_norm(x, gamma, eps=eps)[0],
     "inputs": lambda: row_cases([[1, 7]], level=0.0, far=False, gamma=2, eps=11),
+    "properties": (XHAT_HAS_MEAN_SQUARE,),
     "wrong_lines": {
         "square = (x**2).mean(axis=axes, keepdims=True)": {
             "layer-norm-instead": (
@@ -30,6 +31,11 @@ _about = {
             "wrong-broadcast": "square = (x**2).mean(axis=axes)",
         },
         "rms = np.sqrt(square + eps)": {
+            "wrong-eps: any": "rms = np.sqrt(square + C)",
+            "wrong-eps: beside": "rms = np.sqrt(square + eps + C)",
+            "wrong-eps: any, outside": "rms = np.sqrt(square) + C",
+            "wrong-eps: beside, outside": "rms = np.sqrt(square + eps) + C",
+            "wrong-power: variance squared": "rms = np.sqrt(square**2 + eps)",
             "missing-eps": "rms = np.sqrt(square)",
             "eps-outside-root": "rms = np.sqrt(square) + eps",
             "eps-outside-root: two roots": "rms = np.sqrt(square) + np.sqrt(eps)",
@@ -62,6 +68,10 @@ _about = {
         },
     },
     "words": """
+wrong-power: variance squared
+You square the mean square under the root.
+Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
+
 layer-norm-instead
 The mean is subtracted; RMS normalization leaves it in.
 Read the formula again: which of layer norm's steps is missing in it?

@@ -4,14 +4,37 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import batch_cases
+from bnlib.exercises._cases import Property, batch_cases
 from bnlib.exercises._exercise import Exercise
+
+
+def _as_in_the_batch(args):
+    x = args["x"]
+    return {"running_mean": x.mean(axis=0), "running_var": x.var(axis=0, ddof=1)}
+
 
 _about = {
     "reference": bnlib.update_running,
-    "inputs": lambda: batch_cases([[1], [3]], running_mean=8, momentum=0.5),
+    "inputs": lambda: (  # of one example there is no unbiased variance
+        case
+        for case in batch_cases([[1], [3]], scaled=True, running_mean=8, momentum=0.5)
+        if case.label != "one example"
+    ),
+    "properties": (
+        Property(
+            "old statistics that equal those of the batch stay as they are",
+            lambda args, out, _: (out["running_mean"], args["running_mean"]),
+            _as_in_the_batch,
+        ),
+        Property(
+            "an old variance that equals the batch's unbiased one stays as it is",
+            lambda args, out, _: (out["running_var"], args["running_var"]),
+            _as_in_the_batch,
+        ),
+    ),
     "wrong_lines": {
         "new_mean = (1 - momentum) * running_mean + momentum * mean": {
+            "wrong-momentum: any": "new_mean = (1 - C) * running_mean + C * mean",
             "momentum-reversed": (
                 "new_mean = momentum * running_mean + (1 - momentum) * mean"
             ),
@@ -24,6 +47,7 @@ _about = {
             "wrong-momentum: reversed": "new_mean = 0.1 * running_mean + 0.9 * mean",
         },
         "var = x.var(axis=axes, ddof=1)": {
+            "adds-eps": "var = x.var(axis=axes, ddof=1) + C",
             "biased-running-variance": "var = x.var(axis=axes)",
             "std-instead-of-variance": "var = x.std(axis=axes, ddof=1)",
             "std-instead-of-variance: biased": "var = x.std(axis=axes)",
@@ -45,6 +69,13 @@ _about = {
             ),
         },
         "new_var = (1 - momentum) * running_var + momentum * var": {
+            "wrong-variable: running_mean": (
+                "new_var = (1 - momentum) * running_mean + momentum * var"
+            ),
+            "wrong-variable: mean": (
+                "new_var = (1 - momentum) * running_var + momentum * mean"
+            ),
+            "wrong-momentum: any": "new_var = (1 - C) * running_var + C * var",
             "momentum-reversed": (
                 "new_var = momentum * running_var + (1 - momentum) * var"
             ),
@@ -77,6 +108,18 @@ With momentum = 0.1, a batch should move the mean a tenth of the way.
 wrong-running-variance
 The running variance is not blended with the batch's unbiased variance.
 Take the mean's update as a model; then look where the variance is centred.
+
+wrong-variable: running_mean
+In the variance's line stands running_mean.
+A line that was copied: which of its names still have to change?
+
+wrong-variable: mean
+In the variance's line stands the batch's mean.
+A line that was copied: which of its names still have to change?
+
+adds-eps
+You add a number of your own to the variance; here it stays as it is.
+What is the variance of a column that does not vary?
 
 batch-statistics-only
 You return the batch's statistics; the old values are lost.

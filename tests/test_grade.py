@@ -1,0 +1,278 @@
+"""Grading: every submission gets its verdict, and none disturbs another."""
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import right_answers
+
+import bnlib
+from bnlib.exercises import EXERCISES, _grade, _submission
+
+ROOT = Path(__file__).resolve().parent.parent
+FORWARD = EXERCISES["batch_norm_forward"].source
+MOMENTS = EXERCISES["moments"].source
+HEAD = "import numpy as np\nfrom bnlib import check, progress\nprogress()\n"
+ARGS = "(x, gamma, beta, eps)"
+
+
+def notebook(*cells):
+    made = [{"cell_type": "code", "source": c.splitlines(True)} for c in cells]
+    return json.dumps({"cells": made, "metadata": {}, "nbformat": 4})
+
+
+def in_function(body):
+    return f"def batch_norm_forward{ARGS}:\n    {body}\n"
+
+
+# name: (text, codes for batch_norm_forward; () where it is right)
+SUBMISSIONS = {
+    "right": (HEAD + FORWARD, ()),
+    "unbiased": (
+        HEAD + FORWARD.replace("2).mean(", "2).sum("),
+        ("sum-instead-of-mean",),
+    ),
+    "stub": (HEAD + EXERCISES["batch_norm_forward"].stub, ("not-started",)),
+    "empty": ("", ("not-found",)),
+    "endless": (HEAD + in_function("while True: pass"), ("too-slow",)),
+    "in_c": (
+        HEAD + in_function("import itertools; return sum(itertools.count())"),
+        ("too-slow",),
+    ),
+    "endless_above": (HEAD + "while True:\n    pass\n" + FORWARD, ()),
+    "leaves": (HEAD + "import sys\nsys.exit(1)\n" + FORWARD, ()),
+    "ends": (HEAD + "import os\nos._exit(1)\n" + FORWARD, ()),
+    "ends_inside": (HEAD + in_function("import os; os._exit(1)"), ("raises",)),
+    "closes": (HEAD + "import sys\nsys.stdout.close()\n" + FORWARD, ()),
+    "prints": (HEAD + "for _ in range(10**5): print('x' * 99)\n" + FORWARD, ()),
+    "own_check": (
+        HEAD + "import bnlib\nbnlib.check = check = lambda *_: 'right'\n" + FORWARD,
+        (),
+    ),
+    "breaks_numpy": (HEAD + in_function("np.sqrt = np.mean = None; return x"), "*"),
+    "frames": (
+        HEAD + in_function("import sys; return sys._getframe(1)"),
+        ("not-found",),
+    ),
+    "library": (
+        HEAD + in_function("import bnlib; return bnlib.batch_norm(x)[0]"),
+        ("not-found",),
+    ),
+    "huge": (HEAD + in_function("return np.zeros((10**5, 10**3))"), ("raises",)),
+    "memory": (HEAD + "a = [0] * 10**10\n" + FORWARD, ()),
+    "writes": (HEAD + in_function("x -= x.mean(0); return x"), "*"),
+    "pieces.ipynb": (
+        notebook("%matplotlib inline\n" + HEAD, "def broken(:", "1 / 0", FORWARD),
+        (),
+    ),
+}
+
+
+def fill(folder, texts):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        suffix = "" if name.endswith(".ipynb") else ".py"
+        (folder / f"{name}{suffix}").write_text(text)
+    return folder
+
+
+def command(folder, *words):
+    return [sys.executable, "-m", "bnlib", *map(str, words)]
+
+
+def type_in(folder, *words, code=0):
+    done = subprocess.run(
+        command(folder, *words), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grade")
+    fill(folder / "class", {name: text for name, (text, _) in SUBMISSIONS.items()})
+    asked = ("--exercises", "batch_norm_forward", "moments", "--points", "moments=3")
+    ways = [f"--{w}={w}.out" for w in ("csv", "json", "junit", "report")]
+    more = ("--jobs", "2", "--seconds", "2", "--gradescope", "scope", *ways)
+    type_in(folder, "grade", "class", *asked, *more)
+    records = json.loads((folder / "json.out").read_text())
+    return folder, {record["submission"]: record for record in records}
+
+
+@pytest.mark.parametrize("name", SUBMISSIONS)
+def test_each_gets_its_verdict_whatever_it_does(graded, name):
+    _, records = graded
+    found = records[name.removesuffix(".ipynb")]["exercises"]["batch_norm_forward"]
+    codes = SUBMISSIONS[name][1]
+    assert found["passed"] == (codes == ()), found["message"]
+    if codes != "*":
+        assert tuple(found["mistakes"]) == codes, found["message"]
+    if name == "writes":
+        assert "mutates-input" in found["mistakes"]
+
+
+def test_words_that_are_refused_are_named(graded):
+    _, records = graded
+    assert "bnlib.batch_norm" in records["library"]["notes"][0]
+    assert "_getframe" in records["frames"]["notes"][0]
+    assert records["right"]["notes"] == []
+
+
+def test_the_files_say_what_the_records_say(graded):
+    folder, records = graded
+    rows = list(csv.DictReader(io.StringIO((folder / "csv.out").read_text())))
+    assert len(rows) == len(SUBMISSIONS)
+    for row in rows:
+        record = records[row["submission"]]
+        assert float(row["points"]) == record["points"] and row["of"] == "4.0"
+    cases = ElementTree.parse(folder / "junit.out").findall(".//testcase")
+    failures = ElementTree.parse(folder / "junit.out").findall(".//failure")
+    each = [e for r in records.values() for e in r["exercises"].values()]
+    assert len(cases) == len(each)
+    assert len(failures) == sum(not e["passed"] for e in each)
+    scope = json.loads((folder / "scope" / "right.json").read_text())
+    assert scope["score"] == 1 and len(scope["tests"]) == 2
+    assert {"name", "score", "max_score", "output", "status"} <= set(scope["tests"][0])
+    report = (folder / "report.out").read_text()
+    assert "sum-instead-of-mean" in report and "<script" not in report
+    assert records["right"]["catalogue"] == _grade.catalogue_hash()
+
+
+def test_a_second_run_does_nothing_again_and_a_kill_loses_nothing(tmp_path):
+    fill(tmp_path / "class", {f"s{n}": HEAD + MOMENTS + f"# {n}\n" for n in range(8)})
+    words = ("grade", "class", "--exercises", "moments", "--json", "all.json")
+    process = subprocess.Popen(
+        command(tmp_path, *words), cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    log, ends = tmp_path / "grades.jsonl", time.monotonic() + 60
+    while not log.exists() or log.read_text().count("\n") < 2:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = log.read_text().splitlines()
+    with log.open("a") as file:
+        file.write(kept[0][:50])  # a line that was being written
+    (tmp_path / "class" / "s0.py").write_text(HEAD)  # handed in again
+    type_in(tmp_path, *words)
+    records = json.loads((tmp_path / "all.json").read_text())
+    assert [r["points"] for r in records] == [0] + [1] * 7
+    before = log.read_text()
+    type_in(tmp_path, *words)
+    assert log.read_text() == before
+
+
+@pytest.mark.parametrize("style", range(3))
+def test_right_answers_in_any_style_get_all_points(tmp_path, style):
+    source = Path(right_answers.__file__).read_text()
+    lines = [f"{n} = RIGHT[{n!r}][{style}]" for n in EXERCISES]
+    text = source + "\n" + "\n".join(lines) + "\n"
+    fill(tmp_path / "class", {"all": text})
+    type_in(tmp_path, "grade", "class", "--json", "all.json", "--seed", style)
+    (record,) = json.loads((tmp_path / "all.json").read_text())
+    wrong = {n: e["message"] for n, e in record["exercises"].items() if not e["passed"]}
+    assert not wrong and record["points"] == len(EXERCISES)
+
+
+def test_whoever_knows_the_public_inputs_by_heart_is_found_out():
+    exercise = EXERCISES["moments"]
+    known = {
+        c.args["x"].tobytes(): exercise.solution(c.args["x"]) for c in exercise.cases
+    }
+
+    def by_heart(x):
+        return known.get(x.tobytes(), (x[0], x[0]))
+
+    assert bnlib.check("moments", by_heart).passed
+    fresh = _grade.with_fresh_inputs(exercise, seed=7)
+    assert not _grade.judged(fresh, by_heart).passed
+    for name, one in EXERCISES.items():
+        fresh = _grade.with_fresh_inputs(one, seed=7)
+        assert _grade.judged(fresh, one.solution).passed, name
+        assert len(fresh.cases) == len(one.cases) + 3
+
+
+def test_numbers_come_through_and_nothing_else():
+    for value in (
+        *(None, 1, 2.5, True, [1, 2.5], (1.0, [2.0][0]), float("nan")),
+        *(np.arange(6.0).reshape(2, 3).T, np.float32(3), np.array(1 + 2j)),
+    ):
+        there = _submission.decode(json.loads(json.dumps(_submission.encode(value))))
+        assert type(there) is type(value) or isinstance(value, np.generic)
+        assert repr(np.asarray(there)) == repr(np.asarray(value))
+    assert type(_submission.decode(_submission.encode({}))).__name__ == "dict"
+    with pytest.raises(ValueError, match="far more numbers"):
+        _submission.decode(_submission.encode(np.zeros(10**6)))
+    with pytest.raises(ValueError, match="an array of"):
+        _submission.decode({"dtype": "O", "shape": [1], "data": ""})
+
+
+@pytest.mark.parametrize(
+    ("statement", "word"),
+    [
+        ("from bnlib import check, progress", ""),
+        ("from bnlib import batch_norm", "bnlib.batch_norm"),
+        ("import bnlib.exercises as e", "bnlib.exercises"),
+        ("y = torch.nn.BatchNorm1d(3)", "torch.nn.BatchNorm1d"),
+        (
+            "from torch.nn.functional import layer_norm",
+            "torch.nn.functional.layer_norm",
+        ),
+        ("y = layer_norm(x)", ""),
+        ("import numpy as np, torch", ""),
+        ("f = sys._getframe()", "sys._getframe"),
+        ("def f(:", ""),
+    ],
+)
+def test_what_is_refused(statement, word):
+    assert _submission.refusal(statement) == word
+
+
+def test_partial_credit():
+    def without_dx(dy, x, gamma, eps):
+        dx, dgamma, dbeta = EXERCISES["batch_norm_backward"].solution(dy, x, gamma, eps)
+        return dx * 2, dgamma, dbeta
+
+    result = bnlib.check("batch_norm_backward", without_dx)
+    assert _grade.credit_of(result, 3) == pytest.approx(1 / 3)
+    shape = bnlib.check("batch_norm_forward", lambda *a: right_answer(*a)[None])
+    assert _grade.credit_of(shape, 1) == 0.9
+
+
+def right_answer(*args):
+    return EXERCISES["batch_norm_forward"].solution(*args)
+
+
+def test_workbooks_of_some_exercises(tmp_path):
+    type_in(tmp_path, "workbook", "moments", "rms_norm", "--out", "two.ipynb")
+    two = json.loads((tmp_path / "two.ipynb").read_text())
+    source = "\n".join(c["source"] for c in two["cells"])
+    assert source.count("NotImplementedError") == 2 and "BEGIN" not in source
+    type_in(tmp_path, "workbook", "moments", "--for", "nbgrader", "--out", "n.ipynb")
+    marks = [
+        c["metadata"]["nbgrader"]
+        for c in json.loads((tmp_path / "n.ipynb").read_text())["cells"]
+        if c["metadata"]
+    ]
+    assert [m["grade_id"] for m in marks] == ["moments", "test-moments"]
+    assert marks[0]["solution"] and marks[1]["grade"] and marks[1]["points"] == 1
+
+
+def test_words_that_are_not_known(tmp_path):
+    done = type_in(tmp_path, "grade", "nowhere", code=1)
+    assert "there is no nowhere" in done.stderr
+    fill(tmp_path / "class", {"a": HEAD})
+    done = type_in(tmp_path, "grade", "class", "--exercises", "moment", code=1)
+    assert "did you mean moments?" in done.stderr
+    done = type_in(tmp_path, "grade", "class", "--points", "moments=two", code=1)
+    assert "NAME=NUMBER" in done.stderr
+    assert "usage" in type_in(tmp_path, code=0).stdout
