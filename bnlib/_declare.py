@@ -442,7 +442,6 @@ def check_kept(name, x, ready):
 
 MEANINGS = {
     "x": "what is normalized",
-    "weight": "the weights of O units, one unit a row",
     "gain": "the scale of each unit; None stands for 1",
     "v": "the directions of O units, of any length",
     "g": "the lengths",
