@@ -628,7 +628,7 @@ def _workbook(argv):
 
 
 def _write(args, records):
-    report = class_csv if str(args.report).endswith(".csv") else class_html
+    report = class_csv if str(args.report).endswith("csv") else class_html
     ways = {args.csv: as_csv, args.junit: as_junit, args.report: report}
     ways[args.json] = functools.partial(json.dumps, indent=1)
     for name, way in ways.items():
