@@ -32,6 +32,7 @@ from bnlib._batch_norm import (
 )
 from bnlib._covariate_shift import ActivationRecorder, drift
 from bnlib._declare import guarded
+from bnlib._dynamic_tanh import dynamic_tanh, dynamic_tanh_backward
 from bnlib._gradcheck import gradcheck, numerical_gradient, relative_error
 from bnlib._local_response import local_response_norm, local_response_norm_backward
 from bnlib._merge import merge_moments
@@ -85,6 +86,8 @@ __all__ = [  # in the order of the chapters
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "dynamic_tanh",
+    "dynamic_tanh_backward",
     "recalibrate",
     "fold_model",
     "diagnose",

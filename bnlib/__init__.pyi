@@ -50,6 +50,8 @@ __all__ = [  # in the order of the chapters
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
+    "dynamic_tanh",
+    "dynamic_tanh_backward",
     "recalibrate",
     "fold_model",
     "diagnose",
@@ -183,6 +185,15 @@ def instance_norm(
 def instance_norm_backward(
     dy: _Array, cache: tuple[Any, ...]
 ) -> tuple[_Array, _Array, _Array]: ...
+def dynamic_tanh(
+    x: _Array,
+    alpha: float | _Array,
+    gamma: _Array | None = ...,
+    beta: _Array | None = ...,
+) -> _Array: ...
+def dynamic_tanh_backward(
+    dy: _Array, x: _Array, alpha: float | _Array, gamma: _Array | None = ...
+) -> tuple[_Array, _Array, _Array, _Array]: ...
 def merge_moments(
     counts: _Array, means: _Array, variances: _Array
 ) -> tuple[_Array, _Array]: ...

@@ -34,6 +34,7 @@ from experiments import (
     mnist_tuned,
     runner,
     standardization,
+    transformers,
     zoo,
 )
 from experiments.provenance import RESULTS, ResultError, read, rounded, write
@@ -51,6 +52,7 @@ SCRIPTS = (
     mnist_percentiles,
     mnist_tuned,
     standardization,
+    transformers,
     zoo,
 )
 PROVENANCE = {

@@ -20,6 +20,8 @@ _NAMES = (
     "layer_norm_backward",
     "group_norm",
     "rms_norm",
+    "pre_norm_block",
+    "dynamic_tanh_backward",
     "merge_moments",
 )
 EXERCISES = {
