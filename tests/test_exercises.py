@@ -634,7 +634,10 @@ def test_progress_is_kept_in_memory_only(monkeypatch):
     assert "… moments" in text
     bundle = bnlib.progress()._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert f"1 of {len(EXERCISES)} " in bundle["text/html"] and bundle["text/plain"] == text
+    assert (
+        f"1 of {len(EXERCISES)} " in bundle["text/html"]
+        and bundle["text/plain"] == text
+    )
 
 
 def test_widget_follows_and_is_optional(monkeypatch):

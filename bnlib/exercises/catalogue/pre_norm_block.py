@@ -65,7 +65,6 @@ _about = {
             "missing-skip": "y = branch",
             "sign-error": "y = x - branch",
             "skip-through-norm": "y = h + branch",
-            "skip-through-norm: without gamma": "y = xhat + branch",
             "post-norm-instead": (
                 f"y = x + branch; y = gamma * y / np.sqrt({_SQUARE} + eps)"
             ),
