@@ -34,6 +34,7 @@ from bnlib._batch_norm import (
 )
 from bnlib._covariate_shift import ActivationRecorder, drift
 from bnlib._declare import guarded
+from bnlib._dynamic_tanh import dynamic_tanh, dynamic_tanh_backward
 from bnlib._gradcheck import gradcheck, numerical_gradient, relative_error
 from bnlib._local_response import local_response_norm, local_response_norm_backward
 from bnlib._merge import merge_moments
@@ -91,6 +92,8 @@ __all__ = [  # in the order of the chapters
     "instance_norm_backward",
     "adaptive_instance_norm",
     "adaptive_instance_norm_backward",
+    "dynamic_tanh",
+    "dynamic_tanh_backward",
     "weight_norm",
     "weight_norm_backward",
     "weight_standardize",

@@ -52,6 +52,8 @@ __all__ = [  # in the order of the chapters
     "instance_norm_backward",
     "adaptive_instance_norm",
     "adaptive_instance_norm_backward",
+    "dynamic_tanh",
+    "dynamic_tanh_backward",
     "weight_norm",
     "weight_norm_backward",
     "weight_standardize",
@@ -195,6 +197,15 @@ def adaptive_instance_norm(
 def adaptive_instance_norm_backward(
     dy: _Array, cache: tuple[Any, ...]
 ) -> tuple[_Array, _Array]: ...
+def dynamic_tanh(
+    x: _Array,
+    alpha: float | _Array,
+    gamma: _Array | None = ...,
+    beta: _Array | None = ...,
+) -> _Array: ...
+def dynamic_tanh_backward(
+    dy: _Array, x: _Array, alpha: float | _Array, gamma: _Array | None = ...
+) -> tuple[_Array, _Array, _Array, _Array]: ...
 def weight_norm(
     v: _Array, g: _Array | None = ...
 ) -> tuple[_Array, tuple[Any, ...]]: ...

@@ -430,6 +430,55 @@ def group_loops(x, gamma, beta, num_groups, eps):
     return y * gamma.reshape(-1, 1, 1) + beta.reshape(-1, 1, 1)
 
 
+def block_by_rows(x, gamma, up, down, eps):
+    def branch(row):
+        row = gamma * row / math.sqrt((row @ row) / row.size + eps)
+        return np.where(row @ up > 0, row @ up, 0) @ down
+
+    return np.array([row + branch(row) for row in x])
+
+
+def block_by_functions(x, gamma, up, down, eps):
+    norm = rms_norm_of_rows(x, gamma, eps)
+    return (norm @ up).clip(min=0) @ down + x
+
+
+def block_in_place(x, gamma, up, down, eps):
+    y = x.copy()
+    h = np.einsum("nd,d,dh->nh", x, gamma, up)
+    h /= np.sqrt((x * x).mean(1) + eps)[:, None]
+    h[h < 0] = 0
+    y += h @ down
+    return y
+
+
+def tanh_by_cosh(dy, x, alpha, gamma):
+    t, slope = np.tanh(alpha * x), 1 / np.cosh(alpha * x) ** 2
+    dx = dy * gamma * slope * alpha
+    return dx, np.sum(dy * gamma * slope * x), np.einsum("nd,nd->d", dy, t), dy.sum(0)
+
+
+def tanh_staged(dy, x, alpha, gamma):
+    z = alpha * x
+    t = np.tanh(z)
+    dt = dy * gamma
+    dz = dt - dt * t * t
+    return alpha * dz, np.vdot(dz, x), (t * dy).sum(0), dy.sum(0)
+
+
+def tanh_loops(dy, x, alpha, gamma):
+    dx, dalpha = np.zeros(x.shape), 0.0
+    dgamma, dbeta = np.zeros(len(gamma)), np.zeros(len(gamma))
+    for i, j in np.ndindex(*x.shape):
+        t = math.tanh(alpha * x[i, j])
+        g = dy[i, j] * gamma[j] * (1 - t * t)
+        dx[i, j] = alpha * g
+        dalpha += g * x[i, j]
+        dgamma[j] += dy[i, j] * t
+        dbeta[j] += dy[i, j]
+    return dx, dalpha, dgamma, dbeta
+
+
 def rms_norm_of_rows(x, gamma, eps):
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return x * gamma / np.sqrt(length**2 / x.shape[1] + eps)
@@ -562,6 +611,8 @@ RIGHT = {
     ),
     "group_norm": (group_split, group_five_axes, group_loops),
     "rms_norm": (rms_norm_of_rows, rms_rows, rms_reciprocal),
+    "pre_norm_block": (block_by_rows, block_by_functions, block_in_place),
+    "dynamic_tanh_backward": (tanh_by_cosh, tanh_staged, tanh_loops),
     "adaptive_instance_norm": (adain_flat, adain_loops, adain_scale_and_shift),
     "weight_standardize": (weights_as_rows, weights_by_loops, weights_einsum),
     "merge_moments": (merge_two_at_a_time, merge_average, merge_pairs),

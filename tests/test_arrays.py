@@ -34,6 +34,12 @@ def _whiten(x, dy, *_):
     return y, bnlib.zca_whiten_backward(dy[:, :, 0], cache)
 
 
+def _dynamic_tanh(x, dy, gamma, beta, *_):
+    x, dy = x.swapaxes(1, 2), dy.swapaxes(1, 2)
+    y = bnlib.dynamic_tanh(x, 0.01, gamma, beta)
+    return y, *bnlib.dynamic_tanh_backward(dy, x, 0.01, gamma)
+
+
 def along(p):
     return p.reshape(1, -1, 1)
 
@@ -46,6 +52,7 @@ CALLS = {
     "instance_norm": pair("instance_norm"),
     "batch_renorm": pair("batch_renorm", rmax=1.5, dmax=0.5),
     "local_response_norm": pair("local_response_norm", 0, size=3),
+    "dynamic_tanh": _dynamic_tanh,
     "zca_whiten": _whiten,
     "covariance": lambda x, *_: (bnlib.covariance(x[:, :, 0]),),
     "newton_schulz": lambda x, *_: (bnlib.newton_schulz(bnlib.covariance(x[:, :, 0])),),

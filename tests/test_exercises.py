@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,7 +63,10 @@ def same(a, b):
 # ------------------------------------------------------------------ the exercises
 
 
-def test_all_promised_codes():
+def test_every_exercise_of_the_catalogue_and_all_promised_codes():
+    folder = Path(bnlib.__file__).parent / "exercises" / "catalogue"
+    found = {p.stem for p in folder.glob("*.py")} - {"__init__"}
+    assert set(EXERCISES) == found
     known = {code_of(n) for e in EXERCISES.values() for n in e.mistakes} | set(WORDS)
     assert known >= CODES
 

@@ -34,6 +34,7 @@ from experiments import (
     mnist_tuned,
     runner,
     standardization,
+    transformers,
     without_normalization,
     zoo,
 )
@@ -52,6 +53,7 @@ SCRIPTS = (
     mnist_percentiles,
     mnist_tuned,
     standardization,
+    transformers,
     without_normalization,
     zoo,
 )

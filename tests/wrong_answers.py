@@ -602,6 +602,28 @@ def unit_length(x, gamma, eps):
     return gamma * x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
 
 
+# -------------------------------------------------------------------- transformers
+
+
+@wrong("pre_norm_block", "post-norm-instead")
+def block_of_2017(x, gamma, up, down, eps):
+    y = x + np.maximum(x @ up, 0) @ down
+    return gamma * y / np.sqrt((y**2).mean(-1, keepdims=True) + eps)
+
+
+@wrong("pre_norm_block", "skip-through-norm")
+def block_that_overwrites_x(x, gamma, up, down, eps):
+    x = gamma * x / np.sqrt((x**2).mean(-1, keepdims=True) + eps)
+    return x + np.maximum(x @ up, 0) @ down
+
+
+@wrong("dynamic_tanh_backward", "missing-alpha")
+def factor_alpha_forgotten(dy, x, alpha, gamma):
+    t = np.tanh(alpha * x)
+    g = dy * gamma * (1 - t**2)
+    return g, (g * x).sum(), (dy * t).sum(0), dy.sum(0)
+
+
 # ----------------------------------------------------------------------- whitening
 
 

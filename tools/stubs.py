@@ -41,6 +41,7 @@ KINDS = {
     "path": "Path",
     "object": "Any",
     "which_axes": "int | tuple[int, ...]",
+    "one_number": "float | _Array",
     "cache_of": "tuple[Any, ...]",
     "Number": "float",
     "check_rmax": "float",

@@ -22,6 +22,7 @@ from bnlib.nn._axis_norms import (
 from bnlib.nn._convert import convert
 from bnlib.nn._decorrelated import DecorrelatedBatchNorm
 from bnlib.nn._diagnose import diagnose
+from bnlib.nn._dynamic_tanh import DynamicTanh
 from bnlib.nn._exact import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from bnlib.nn._fold import fold
 from bnlib.nn._fold_model import fold_model
@@ -47,6 +48,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "DynamicTanh",
     "WSConv2d",
     "SyncBatchNorm",
     "InPlaceABN",

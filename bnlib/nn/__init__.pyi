@@ -14,6 +14,7 @@ from bnlib.nn._axis_norms import LayerNorm as LayerNorm
 from bnlib.nn._axis_norms import RMSNorm as RMSNorm
 from bnlib.nn._decorrelated import DecorrelatedBatchNorm as DecorrelatedBatchNorm
 from bnlib.nn._diagnose import Report
+from bnlib.nn._dynamic_tanh import DynamicTanh as DynamicTanh
 from bnlib.nn._exact import BatchNorm1d as BatchNorm1d
 from bnlib.nn._exact import BatchNorm2d as BatchNorm2d
 from bnlib.nn._exact import BatchNorm3d as BatchNorm3d
@@ -40,6 +41,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "DynamicTanh",
     "WSConv2d",
     "SyncBatchNorm",
     "InPlaceABN",
