@@ -21,6 +21,8 @@ _NAMES = (
     "group_norm",
     "rms_norm",
     "adaptive_instance_norm",
+    "pre_norm_block",
+    "dynamic_tanh_backward",
     "weight_standardize",
     "merge_moments",
 )

@@ -6,7 +6,13 @@ Extracted by `make export`: edit the notebook, not this file.
 import numpy as np
 
 import bnlib
-from bnlib.exercises._cases import TINY, drawn, one_change_at_a_time
+from bnlib.exercises._cases import (
+    TINY,
+    Property,
+    drawn,
+    one_change_at_a_time,
+    spreads,
+)
 from bnlib.exercises._cases import Case as _Case
 from bnlib.exercises._exercise import Exercise
 
@@ -21,6 +27,9 @@ def _style_cases():
     x, style = np.array([[[[1.0, 3.0]]]]), np.array([[[[0.0, 4.0]]]])
     base = {"x": x, "style": style, "eps": TINY}
     yield from one_change_at_a_time(base, eps=3)
+    yield from spreads({**base, "eps": 1.0})
+    yield _Case("one pixel", _styled((2, 3, 1, 1), (2, 3, 1, 1), 0.5))
+    yield _Case("one image of one channel", _styled((1, 1, 2, 3), (1, 1, 3, 2), 0.5))
     yield _Case(
         "a style of four pixels", {**base, "style": np.array([[[[0.0, 4, 4, 8]]]])}
     )
@@ -32,7 +41,9 @@ def _style_cases():
     yield _Case(
         "eps as large as the variance", _styled((2, 4, 3, 2), (2, 4, 1, 2), 4.0)
     )
-    yield _Case("more channels than images", _styled((2, 5, 2, 2), (2, 5, 4, 4), 0.1))
+    yield _Case(
+        "more channels than images", _styled((2, 5, 2, 2), (2, 5, 4, 4), 0.1, digits=6)
+    )
     far = {"offset": 1e4, "dtype": np.float32}
     yield _Case(
         "mean 10,000 in float32",
@@ -48,6 +59,20 @@ _about = {
         0
     ],
     "inputs": _style_cases,
+    "properties": (
+        Property(
+            "the mean of y over the positions is that of the style",
+            lambda args, out: (
+                out["y"].mean(axis=(2, 3)),
+                args["style"].mean(axis=(2, 3)),
+            ),
+        ),
+        Property(
+            "a picture that is its own style comes back as it is",
+            lambda args, out, before: (out["y"], args["x"]),
+            lambda args: {"style": args["x"]},
+        ),
+    ),
     "wrong_lines": {
         "axes = (2, 3)": {
             "batch-norm-instead": "axes = (0, 2, 3)",

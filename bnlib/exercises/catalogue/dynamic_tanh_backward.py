@@ -4,18 +4,24 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import DBETA_IS_THE_SUM, row_cases
+from bnlib.exercises._cases import DBETA_IS_THE_SUM, Case, drawn, row_cases
 from bnlib.exercises._exercise import Exercise
+
+
+def _tanh_cases():
+    for k, case in enumerate(row_cases([[1, 3], [2, -1]], far=False, gamma=2)):
+        if case.label != "a long row":  # whose dalpha is a small sum of large terms
+            alpha = (0.5, 0.25, 1.5)[k % 3]
+            yield case._replace(args={**case.args, "alpha": alpha})
+    fine = drawn((3, 5), 1, 1, digits=6)
+    yield Case("numbers of six digits", {**fine, "alpha": 0.123456})
+
 
 _about = {
     "reference": lambda dy, x, alpha, gamma: bnlib.dynamic_tanh_backward(
         dy, x, alpha, gamma
     ),
-    "inputs": lambda: (
-        case._replace(args={**case.args, "alpha": (0.5, 0.25, 1.5)[k % 3]})
-        for k, case in enumerate(row_cases([[1, 3], [2, -1]], far=False, gamma=2))
-        if case.label != "a long row"  # whose dalpha is a small sum of large terms
-    ),
+    "inputs": _tanh_cases,
     "properties": (DBETA_IS_THE_SUM,),
     "flexible": True,
     "wrong_lines": {

@@ -6,7 +6,7 @@ Extracted by `make export`: edit the notebook, not this file.
 import numpy as np
 
 import bnlib
-from bnlib.exercises._cases import row_cases
+from bnlib.exercises._cases import Property, row_cases
 from bnlib.exercises._exercise import Exercise
 
 
@@ -18,7 +18,9 @@ def _block_cases():
     rng = np.random.default_rng(15)
     for case in row_cases([[1, 7]], level=0.0, far=False, gamma=2, eps=11):
         width = case.args["x"].shape[1]
-        up, down = rng.normal(size=(2, width + 1, width)).round(1)
+        up, down = rng.normal(size=(2, width + 1, width))
+        if case.label in ("a large spread", "eps as large as the variance"):
+            up = 1e4 * up  # what the branch says counts for more than x
         if case.label == "the smallest input" or "=" in case.label:
             up, down = np.ones((2, 3, width))
         yield case._replace(args={**case.args, "up": up.T, "down": down})
@@ -28,6 +30,13 @@ _SQUARE = "(y**2).mean(axis=axes, keepdims=True)"
 _about = {
     "reference": _block,
     "inputs": _block_cases,
+    "properties": (
+        Property(
+            "with down = 0 the branch is 0, and y is x",
+            lambda args, out, before: (out["y"], args["x"]),
+            lambda args: {"down": 0 * args["down"]},
+        ),
+    ),
     "wrong_lines": {
         "square = (x**2).mean(axis=axes, keepdims=True)": {
             "layer-norm-instead": "square = x.var(axis=axes, keepdims=True)",

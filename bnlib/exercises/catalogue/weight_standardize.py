@@ -6,7 +6,15 @@ Extracted by `make export`: edit the notebook, not this file.
 import numpy as np
 
 import bnlib
-from bnlib.exercises._cases import TINY, drawn, one_change_at_a_time, plain
+from bnlib.exercises._cases import (
+    TINY,
+    Property,
+    drawn,
+    one_change_at_a_time,
+    plain,
+    spreads,
+    stays,
+)
 from bnlib.exercises._cases import Case as _Case
 from bnlib.exercises._exercise import Exercise
 
@@ -19,6 +27,10 @@ def _of_weights(given):
 def _weight_cases():
     tiny = _of_weights(plain([[[[1]], [[3]]]], 0))
     yield from one_change_at_a_time(tiny, gain=2, eps=3)
+    for case in spreads({**plain([[[[0, 2]]]], 0), "eps": 1.0}):
+        yield case._replace(args=_of_weights(case.args))
+    yield _Case("one weight a unit", _of_weights(drawn((3, 1, 1, 1), 0, 0.5)))
+    yield _Case("one unit", _of_weights(drawn((1, 3, 1, 2), 0, 0.5)))
     yield _Case("two units", _of_weights(drawn((2, 1, 1, 2), 0, TINY)))
     yield _Case("two columns", _of_weights(plain([[[[1, 3], [5, 7]]]], 0)))
     yield _Case("three units of six weights", _of_weights(drawn((3, 2, 1, 3), 0, 0.5)))
@@ -28,7 +40,7 @@ def _weight_cases():
     yield _Case(
         "eps as large as the variance", _of_weights(drawn((2, 4, 1, 3), 0, 9.0))
     )
-    yield _Case("many units", _of_weights(drawn((16, 2, 3, 3), 0, 1e-6)))
+    yield _Case("many units", _of_weights(drawn((16, 2, 3, 3), 0, 1e-6, digits=6)))
     single = drawn((3, 4, 2, 2), 0, 0.1, offset=1e4, dtype=np.float32)
     yield _Case("mean 10,000 in float32", _of_weights(single), "float32")
     double = drawn((3, 4, 2, 2), 0, 0.1, offset=1e8)
@@ -40,6 +52,20 @@ _about = {
         weight, gain, eps=eps
     )[0],
     "inputs": _weight_cases,
+    "properties": (
+        Property(
+            "the weights of every unit add up to 0",
+            lambda args, out: (
+                out["y"].mean(axis=(1, 2, 3)),
+                0 * out["y"].mean(axis=(1, 2, 3)),
+            ),
+        ),
+        stays(
+            "y should stay as it is if a constant is added to all weights",
+            "y",
+            lambda args: {"weight": args["weight"] + 2},
+        ),
+    ),
     "wrong_lines": {
         "axes = (1, 2, 3)": {
             "batch-norm-instead": "axes = (0, 2, 3)",
