@@ -644,7 +644,7 @@ def test_bad_input_gets_the_documented_error(case):
 
 
 # What else a function needs than its declared arrays, or in another form.
-NEEDED = {"rmax": 3.0, "dmax": 5.0, "num_groups": 1, "size": 3}
+NEEDED = {"alpha": 0.5, "rmax": 3.0, "dmax": 5.0, "num_groups": 1, "size": 3}
 SPECIAL = {"normalize_backward": {"axes": 0}, "newton_schulz": {"sigma": np.eye(3)}}
 SIZES = {"N": (4,), "C": (3,), "D": (3,), "O": (4,), "I": (3,), "L": (5,), "...": (2,)}
 DECLARED = [n for n in bnlib.__all__ if hasattr(getattr(bnlib, n), "declared")]

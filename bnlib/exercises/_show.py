@@ -234,8 +234,9 @@ class CheckResult:
         if passed.
     right : tuple of str
         The outputs that are right on all ordinary inputs.
-    args : dict
+    args : dict or None
         The arguments that show it: call your function with them, `f(**result.args)`.
+        None where there is nothing to show.
     """
 
     exercise: str
@@ -249,7 +250,7 @@ class CheckResult:
     remarks: tuple = ()
     severity: str = ""
     right: tuple = ()
-    args: dict = field(default_factory=dict, compare=False)
+    args: dict | None = field(default=None, compare=False)
 
     def __bool__(self):
         return self.passed

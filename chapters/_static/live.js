@@ -533,11 +533,14 @@
     }
 
     inputs.forEach((input) => input.addEventListener("input", show));
-    new ResizeObserver(() => {
+    function fit() {
       if (svg.clientWidth === width) return;
       width = svg.clientWidth;
       show();
-    }).observe(svg);
+    }
+
+    fit(); // at once, or what a link leads to would move away
+    new ResizeObserver(fit).observe(svg);
     if (!idle) return;
     let seen = false;
     function paint() {
