@@ -543,11 +543,13 @@
     new ResizeObserver(fit).observe(svg);
     if (!idle) return;
     let seen = false;
+    svg.setAttribute("aria-busy", "true");
     function paint() {
       const until = performance.now() + 25;
       let more = true;
       while (more && performance.now() < until) more = idle(data);
       show();
+      svg.setAttribute("aria-busy", String(more));
       if (more && seen) setTimeout(paint, 10);
     }
     new IntersectionObserver(([entry]) => {
