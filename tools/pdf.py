@@ -3,9 +3,9 @@
 Each page is opened in a headless Chromium. All articles are put into one page, behind a
 title and a table of contents, with links between them, typeset and printed; a figure
 that moves stands as it stood first. Solutions are unfolded. What else is folded, code
-of plots and small print, is left out, and so are pages to look things up in: package
-and site have them. It is printed twice: only then the table of contents knows the
-pages. tools/pdf_file.py makes the file a book.
+of plots and small print, is left out, and so are exercises that only a check can judge,
+and pages to look things up in: package and site have them. It is printed twice: only
+then the table of contents knows the pages. tools/pdf_file.py makes the file a book.
 
     python tools/pdf.py [first chapters to print, such as 3]
 """
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 STYLE = Path(__file__).with_suffix(".css")
 MOST_PAGES, MOST_BYTES = 250, 15e6
-LEFT_OUT = ("index", "modules", "api", "parity", "changelog", "A1_", "A2_", "A3_")
+LEFT_OUT = ("index", "modules", "api", "parity", "drop_in", "changelog", "A")
 SWITCHES = [
     "--no-sandbox",
     "--disable-gpu",
@@ -44,7 +44,7 @@ ARTICLE = """async name => {
   const page = new DOMParser().parseFromString(text, 'text/html');
   const article = page.querySelector('.bd-article');
   const out = 'script, template, .bn-sliders, .headerlink, .prev-next-area, .bn-strip, '
-    + '.bn-seam, .cell > details';
+    + '.bn-seam, .cell > details, section[id^=write-it-yourself]';
   article.querySelectorAll(out).forEach(e => e.remove());
   // Imports are small print too.
   const line = /^(import .*|from .*|figures\\.style\\(\\)|    .*|\\)|#.*|)$/;
@@ -192,7 +192,7 @@ def print_book(names, base, to, title="", parts=None):
         printed = functools.partial(
             tab.pdf,
             format="A4",
-            margin=dict.fromkeys(("top", "bottom", "left", "right"), "13mm"),
+            margin=dict.fromkeys(("top", "bottom", "left", "right"), "12mm"),
             tagged=True,
             print_background=True,
             display_header_footer=True,
