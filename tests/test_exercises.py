@@ -7,6 +7,7 @@ import inspect
 import io
 import signal
 import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -843,7 +844,8 @@ def test_of_every_answer_that_nobody_foresaw_something_can_be_said():
     named, plain = 0, ("Right on", "It is wrong on", "Your function printed")
     for name, body in STRANGE:
         space = {"np": np}
-        exec(f"def f({', '.join(EXERCISES[name].arguments)}):{body}", space)
+        head = f"def f({', '.join(EXERCISES[name].arguments)}):\n"
+        exec(head + textwrap.indent(body, "    "), space)
         result = bnlib.check(name, space["f"])
         assert not result.passed, body
         if set(result.mistakes) & {"unknown", "not-finite"}:

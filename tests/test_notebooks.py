@@ -203,8 +203,9 @@ class TestTemplate:
 
     def test_opening_title_claim_and_three_goals(self, path):
         first = read(path).cells[0].source
-        assert re.search(r"^# .+\n\n\*[^*]+\*\n\n", first, re.M)
-        assert "\n\nYou will be able to\n" in first
+        surprise = r"(?!You will)\S(?:.+\n)+\n"  # a paragraph, before the goals
+        opening = r"^# .+\n\n\*[^*]+\*\n\n" + surprise + "You will be able to\n"
+        assert re.search(opening, first, re.M)
         assert len(re.findall(r"^- ", first, re.M)) == 3
 
     def test_three_to_five_exercises_with_folded_solutions(self, path):

@@ -381,3 +381,15 @@ def test_clipped_gradients(clip):
     if how == "all":
         length = sum((d**2).sum((1, 2)) for d in found) ** 0.5
         assert_close(length, torch.full((3,), float(limit)))
+
+
+@pytest.mark.parametrize("gamma", [None, 1.7])
+@pytest.mark.filterwarnings("ignore:fold_model")
+def test_a_norm_behind_standardized_weights_is_not_folded_into_them(gamma):
+    """They would be standardized again, and the norm's scale be gone."""
+    model = nn.Sequential(WSConv2d(3, 4, 3, gamma=gamma), nn.BatchNorm2d(4))
+    x = torch.randn(8, 3, 6, 6)
+    model(x)
+    nn.init.uniform_(model[1].weight, 2, 3)
+    folded = bnlib.fold_model(model.eval())
+    assert torch.equal(folded(x), model(x)) and type(folded[1]) is nn.BatchNorm2d

@@ -127,22 +127,20 @@ def _is_parameter(node):
     return _name(node) in ("gamma", "beta", "running_mean", "running_std")
 
 
+_MORE = (
+    ("wrong-factor", "factor", ast.Mult()),
+    ("wrong-factor", "division by", ast.Div()),
+    ("extra-term", "term", ast.Add()),
+    ("extra-term", "term", ast.Sub()),
+)
+
+
 def _more_of_a_line(node, names):
     """A whole right side with a factor or a term too many."""
     for name in [n for n in names if n not in ("rmax", "dmax", "num_groups")]:
-        new = ast.Name(name)
-        yield (
-            "wrong-factor",
-            f"a factor {name} too many",
-            ast.BinOp(node, ast.Mult(), new),
-        )
-        yield (
-            "wrong-factor",
-            f"a division by {name} too many",
-            ast.BinOp(node, ast.Div(), new),
-        )
-        yield "extra-term", f"a term {name} too many", ast.BinOp(node, ast.Add(), new)
-        yield "extra-term", f"a term {name} too many", ast.BinOp(node, ast.Sub(), new)
+        for code, what, sign in _MORE:
+            more = ast.BinOp(node, sign, ast.Name(name))
+            yield code, f"a {what} {name} too many", more
 
 
 def _other_values(node, names):
@@ -162,17 +160,10 @@ def _other_values(node, names):
         new = ast.parse(f"{node.id}.mean()", mode="eval").body
         yield "wrong-variable", f"the mean of {node.id} for {node.id}", new
     for count, what in _COUNTS.items() if "x" in names else ():
-        n, what = ast.parse(count, mode="eval").body, f"by {what}"
-        yield (
-            "wrong-count",
-            f"a division {what} too many",
-            ast.BinOp(node, ast.Div(), n),
-        )
-        yield (
-            "wrong-count",
-            f"a product {what} too many",
-            ast.BinOp(node, ast.Mult(), n),
-        )
+        n = ast.parse(count, mode="eval").body
+        for more, sign in (("division", ast.Div()), ("product", ast.Mult())):
+            too_many = f"a {more} by {what} too many"
+            yield "wrong-count", too_many, ast.BinOp(node, sign, n)
 
 
 def _values(tree):

@@ -5,9 +5,12 @@
   "use strict";
 
   const EDGE = 18;
-  const TAU = 1e-5; // eps
+  const EPS = 1e-5;
   const minus = (value) => String(value).replace("-", "−");
-  const sum = (values) => values.reduce((a, b) => a + b, 0);
+  const mean = (v) => v.reduce((a, b) => a + b, 0) / v.length;
+  const deviation = (v, m = mean(v)) => Math.sqrt(mean(v.map((each) => (each - m) ** 2)));
+  const clip = (v, lo, hi) => Math.min(hi, Math.max(lo, v));
+  const two = (v) => minus(v.toFixed(2).replace(/^-0\.00$/, "0.00"));
 
   function make(into, tag, { text, ...attributes } = {}) {
     const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -17,9 +20,8 @@
   }
 
   function normalized(x) {
-    const mean = sum(x) / x.length;
-    const std = Math.sqrt(sum(x.map((v) => (v - mean) ** 2)) / x.length + TAU);
-    return { mean, std, z: x.map((v) => (v - mean) / std) };
+    const [m, std] = [mean(x), Math.sqrt(deviation(x) ** 2 + EPS)];
+    return { std, z: x.map((v) => (v - m) / std) };
   }
 
   function axis(svg, y, at, ticks, name, width) {
@@ -89,12 +91,10 @@
     return make(into, "path", { class: "bn-dot bn-marked", d: "M0-10L10 0L0 10L-10 0Z" });
   }
 
-  const KINDS = { escape, pull };
-
-  function wake(figure) {
+  function wakeDots(figure) {
     const { kind, batch, range } = JSON.parse(figure.dataset.live);
     const [lo, hi] = range;
-    const { height, line, follows, named, draw } = KINDS[kind];
+    const { height, line, follows, named, draw } = { escape, pull }[kind];
     const x = [...batch];
     let marked = x.length - 1;
     let [width, moved] = [0, false];
@@ -182,32 +182,9 @@
     redraw();
   }
 
-  addEventListener("DOMContentLoaded", () =>
-    [...document.querySelectorAll(".bn-movable[data-live]")]
-      .filter((figure) => JSON.parse(figure.dataset.live).kind in KINDS)
-      .forEach(wake),
-  );
-})();
-
-// Live figures with sliders: finer than the frames they take the place of, and each of their
-// positions is computed here, from the numbers that the chapter gives.
-(() => {
-  "use strict";
-
-  const EPS = 1e-5;
-  const mean = (v) => v.reduce((a, b) => a + b, 0) / v.length;
-  const deviation = (v, m = mean(v)) => Math.sqrt(mean(v.map((each) => (each - m) ** 2)));
-  const clip = (v, lo, hi) => Math.min(hi, Math.max(lo, v));
-  const two = (v) => v.toFixed(2).replace(/^-0\.00$/, "0.00").replace("-", "−");
+  // ---- with sliders: finer than the frames they take the place of, each position computed --
   const blend = (share, from, to) => `color-mix(in oklab, var(${to}) ${(100 * share).toFixed(0)}%, var(${from}))`;
   const diverging = (v) => blend(Math.min(1, Math.abs(v) / 2.5), "--bn-bg", v < 0 ? "--bn-blue" : "--bn-mark");
-
-  function make(into, tag, { text, ...attributes } = {}) {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    if (text !== undefined) node.textContent = text;
-    return into.appendChild(node);
-  }
 
   const write = (svg, x, y, text, more = {}) => make(svg, "text", { x, y, text, ...more });
   const middle = { "text-anchor": "middle" };
@@ -450,9 +427,9 @@
         const spot = { cx: left(n) - 10 + (2 * (rate + 4) + 0.5) * cell.width, cy: 24 + (8 - 2 * (size + 3) + 0.5) * cell.height };
         make(svg, "circle", { class: "bn-ring", ...spot, r: 7 });
         for (const r of [-4, -2, 0, 2])
-          write(svg, left(n) - 10 + (2 * (r + 4) + 0.5) * cell.width, 180, String(r).replace("-", "−"), middle);
+          write(svg, left(n) - 10 + (2 * (r + 4) + 0.5) * cell.width, 180, minus(r), middle);
       });
-      for (const s of [-3, -1, 1]) write(svg, 24, 29 + (8 - 2 * (s + 3) + 0.5) * cell.height, String(s).replace("-", "−"), { "text-anchor": "end" });
+      for (const s of [-3, -1, 1]) write(svg, 24, 29 + (8 - 2 * (s + 3) + 0.5) * cell.height, minus(s), { "text-anchor": "end" });
       write(svg, 0, 200, "across: log₁₀ rate; up: log₁₀ scale of the weights", { class: "bn-name" });
       const runs = [false, true].map((norm) => train(data, norm, rate, size));
       const top = 222;
@@ -477,7 +454,7 @@
     },
   };
 
-  const KINDS = { renorm, axes, whiten, map };
+  const SLID = { renorm, axes, whiten, map };
 
   // [from, to, step] as positions, or a list of names.
   function positions({ values, range }) {
@@ -491,9 +468,9 @@
     });
   }
 
-  function wake(figure) {
+  function wakeSliders(figure) {
     const { kind, sliders, ...data } = JSON.parse(figure.dataset.live);
-    const { height, draw, idle } = KINDS[kind];
+    const { height, draw, idle } = SLID[kind];
     const names = sliders.map(positions);
     const name = figure.querySelector(".bn-sliders input").id.replace(/-0$/, "");
     const controls = document.createElement("div");
@@ -521,9 +498,9 @@
     let width = 0;
     function show() {
       const chosen = inputs.map((input, n) => names[n][input.value]);
-      svg.setAttribute("viewBox", `0 0 ${width} ${KINDS[kind].height(width)}`);
+      svg.setAttribute("viewBox", `0 0 ${width} ${height(width)}`);
       svg.replaceChildren();
-      const said = draw.call(KINDS[kind], svg, chosen.map(({ value }) => value), width, data);
+      const said = draw.call(SLID[kind], svg, chosen.map(({ value }) => value), width, data);
       svg.setAttribute("aria-label", said);
       words.textContent = said;
       inputs.forEach((input, n) => {
@@ -560,6 +537,6 @@
 
   addEventListener("DOMContentLoaded", () => {
     for (const figure of document.querySelectorAll(".bn-movable[data-live]"))
-      if (JSON.parse(figure.dataset.live).kind in KINDS) wake(figure);
+      (JSON.parse(figure.dataset.live).sliders ? wakeSliders : wakeDots)(figure);
   });
 })();
