@@ -158,11 +158,6 @@ class Source(NamedTuple):
 
 
 @functools.cache
-def _listed(exercise):
-    return (*((name,) for name in exercise.mistakes), *exercise.pairs)
-
-
-@functools.cache
 def _with_numbers(exercise):
     return tuple(
         (names, number)
@@ -171,9 +166,14 @@ def _with_numbers(exercise):
     )
 
 
-CATALOGUE = Source(
-    _listed, outputs_of, lambda names, outputs: dict.fromkeys(names, Cause(outputs))
-)
+def _by_name(names, outputs):
+    return dict.fromkeys(names, Cause(outputs))
+
+
+# One mistake is looked for before two: of those there are thousands.
+ONE = Source(lambda e: tuple((name,) for name in e.mistakes), outputs_of, _by_name)
+TWO = Source(lambda e: e.pairs, outputs_of, _by_name)
+CATALOGUE = ONE, TWO
 NUMBERS = Source(
     _with_numbers,
     lambda exercise, one, label: outputs_of(exercise, one[0], label, one[1]),
@@ -184,7 +184,7 @@ SLIPS = Source(
     lambda exercise, one, label: outputs_of_lines(exercise, one[1], label),
     lambda one, outputs: {one[0]: Cause(outputs)},
 )
-SOURCES = (CATALOGUE, NUMBERS, SLIPS)
+SOURCES = (*CATALOGUE, NUMBERS, SLIPS)
 
 
 @functools.lru_cache(maxsize=32)
@@ -211,7 +211,7 @@ def _possible(exercise, source, answer, outputs):
             size = np.maximum(abs(table).max(axis=1, initial=0), answer.case.least)
             off = abs(table - got).max(axis=1, initial=0)
             keep &= off <= TOLERANCE["ordinary"] * size
-    free = source is CATALOGUE and exercise.mistakes and _ALIKE.keys()
+    free = source in CATALOGUE and _ALIKE.keys()
     return [
         c for c, k in zip(candidates, keep, strict=True) if k or (free and free & {*c})
     ]
@@ -221,9 +221,9 @@ def _found(source, exercise, answers, outputs):
     """{name: cause} of the first candidate that explains these outputs; or {}."""
     told = [a for a in answers if a.outputs]
     if not any(np.isfinite(a.outputs[i]).any() for a in told for i in outputs):
-        told = told if source is CATALOGUE else []
+        told = told if source in CATALOGUE else []
     for candidate in _possible(exercise, source, told[0], outputs) if told else ():
-        names = candidate if source is CATALOGUE else ()
+        names = candidate if source in CATALOGUE else ()
         alike = next((_ALIKE[name] for name in names if name in _ALIKE), is_same)
 
         def gives(case, candidate=candidate):
@@ -243,9 +243,10 @@ def explanation(exercise, answers):
     if not any(not is_right(a) for a in told):
         return {}, ()
     wrong = [i for i in every if any(a.off[i] > TOLERANCE["ordinary"] for a in told)]
-    if found := _found(CATALOGUE, exercise, answers, every):
-        return found, ()
-    found = one_by_one(exercise, answers, wrong, (CATALOGUE,))
+    for source in CATALOGUE:
+        if found := _found(source, exercise, answers, every):
+            return found, ()
+    found = one_by_one(exercise, answers, wrong, CATALOGUE)
     if not found[1]:
         return found
     for source in (NUMBERS, SLIPS):
