@@ -276,3 +276,15 @@ def test_words_that_are_not_known(tmp_path):
     done = type_in(tmp_path, "grade", "class", "--points", "moments=two", code=1)
     assert "NAME=NUMBER" in done.stderr
     assert "usage" in type_in(tmp_path, code=0).stdout
+
+
+def test_no_submission_hides_another(tmp_path):
+    """A script and a notebook of one name, and the same names in two folders."""
+    names = ("ada/answer.py", "ada/answer.ipynb", "ben/answer.py")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "gone.py").symlink_to("nowhere.py")
+    found = _grade.submissions_in([tmp_path, tmp_path / "ada"])
+    assert set(found) == {"ada/answer.py", "ada/answer.ipynb", "ben/answer"}
+    assert {f.relative_to(tmp_path).as_posix() for f in found.values()} == {*names}

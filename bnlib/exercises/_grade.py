@@ -340,7 +340,14 @@ def submissions_in(paths):
             raise SystemExit(f"grade: there is no {path}")
     files = [f for f in dict.fromkeys(files) if ".ipynb_checkpoints" not in f.parts]
     shared = Path(os.path.commonpath([f.resolve().parent for f in files] or ["."]))
-    return {str(f.resolve().relative_to(shared).with_suffix("")): f for f in files}
+    whole = [f.resolve().relative_to(shared) for f in files]
+    bare = [
+        str(path.with_suffix("")) for path in whole
+    ]  # two may differ in nothing else
+    names = (
+        b if bare.count(b) == 1 else str(w) for b, w in zip(bare, whole, strict=True)
+    )
+    return dict(zip(names, files, strict=True))
 
 
 def grade(
