@@ -341,12 +341,9 @@ def submissions_in(paths):
     files = [f for f in dict.fromkeys(files) if ".ipynb_checkpoints" not in f.parts]
     shared = Path(os.path.commonpath([f.resolve().parent for f in files] or ["."]))
     whole = [f.resolve().relative_to(shared) for f in files]
-    bare = [
-        str(path.with_suffix("")) for path in whole
-    ]  # two may differ in nothing else
-    names = (
-        b if bare.count(b) == 1 else str(w) for b, w in zip(bare, whole, strict=True)
-    )
+    bare = [str(path.with_suffix("")) for path in whole]
+    named = zip(bare, whole, strict=True)  # a script and a notebook of one name are two
+    names = (b if bare.count(b) == 1 else str(w) for b, w in named)
     return dict(zip(names, files, strict=True))
 
 
