@@ -12,6 +12,8 @@
 #
 # *The claim of the chapter in one sentence.*
 #
+# The surprise, as a number: what a reader would not have guessed, in one paragraph.
+#
 # You will be able to
 #
 # - do one thing;
