@@ -1,6 +1,8 @@
 """The first page: its proofs and numbers are those of the book, its map is whole."""
 
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from bnlib.exercises import EXERCISES
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import landing  # noqa: E402
+import python_in_page  # noqa: E402
 
 KNOWN = landing.chapters()
 PAGE = (ROOT / "chapters" / "index.md").read_text()
@@ -85,7 +88,6 @@ def test_the_diagnosis_is_one_and_the_line_installs():
     made = html(landing.diagnosis())
     asked, said = (box.get_text() for box in made.select("pre"))
     assert landing.INSTALL in asked
-    assert f"`{landing.INSTALL}`" in (ROOT / "README.md").read_text()
     assert "cure:" in said and re.match(r"\d findings", said)
     pages = {link["href"] for link in made.select("a")}
     assert pages == {
@@ -116,6 +118,18 @@ def test_the_numbers_are_those_of_the_book(written):
     assert f"**{len(EXERCISES)}** exercises" in written
     assert f"**{len(landing.claims())}** claims" in written
     assert len(bnlib.exercises.EXERCISES["batch_norm_forward"].mistakes) > 30
+
+
+def test_the_package_that_the_site_offers_can_be_installed(tmp_path):
+    assert python_in_page.build_wheel(tmp_path) == landing.WHEEL
+    line = [sys.executable, "-m", *shlex.split(landing.INSTALL)]
+    options = ["-q", "--no-deps", "--no-index", "--target", "there"]
+    subprocess.run([*line, *options], cwd=tmp_path, check=True)
+    asked = "import bnlib; print(bnlib.__file__)"
+    where = subprocess.check_output(
+        [sys.executable, "-c", asked], cwd=tmp_path / "there", text=True
+    )
+    assert where.startswith(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", KNOWN.values())

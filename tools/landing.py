@@ -73,7 +73,11 @@ ANSWERS = {
     "axis=1": ["mean = x.mean(axis=1)", "var = x.var(axis=1)"],
     "the right one": [MEAN, "var = ((x - mean) ** 2).mean(axis=0)"],
 }
-INSTALL = 'pip install -e ".[torch]"'
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+WHEEL = (
+    f"bnlib-{VERSION}-py3-none-any.whl"
+)
+INSTALL = f'pip install "./{WHEEL}[torch]"'
 # One network, untrained, with the momentum of another framework.
 MODEL = """
 model = nn.Sequential(
@@ -204,7 +208,7 @@ def diagnosis():
     said = re.sub(r"(chapters/(\S+))", r'<a href="\2">\1</a>', said)
     first, *rest = MODEL.strip().splitlines()
     typed = "\n".join([f">>> {first}", *(f"... {line}" for line in rest)])
-    asked = f"$ {INSTALL}  # in a clone of this book\n{typed}\n>>> "
+    asked = f"$ {INSTALL}\n{typed}\n>>> "
     return card(coloured(f"{asked}bnlib.diagnose(model, batch)\n", "pycon"), said)
 
 
@@ -320,6 +324,7 @@ def numbers():
         "claims": count.total(),
         "hold": count["reproduced"],
         "false": count["false as stated"],
+        "wheel": WHEEL,
         "all-hours": hours_of(chapters()),
         **{f"{name}-hours": hours_of(path) for name, path in PATHS.items()},
     }

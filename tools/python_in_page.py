@@ -120,12 +120,16 @@ def build_wheel(folder: Path) -> str:
 
 
 def gather(folder: Path):
-    """Fill a folder with scripts, wheels and runtime.json, which says what is there."""
+    """Fill a folder with scripts, wheels and runtime.json, which says what is there.
+
+    The wheel of bnlib comes first: the site offers it without Python in the pages, too.
+    """
+    own = build_wheel(folder)
     pyodide = folder.parent / "vendor" / "pyodide"
     if not all((pyodide / name).is_file() for name in CORE):
         raise MissingError("Pyodide's core is not there (npm brings it)")
     (folder / WHEEL).write_bytes(numpy_wheel())
-    wheels = [WHEEL, build_wheel(folder)]
+    wheels = [WHEEL, own]
     counted = [pyodide / f for f in CORE]
     counted += [folder / f for f in (*wheels, "runner.py")]
     runtime = {
