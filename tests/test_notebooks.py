@@ -10,6 +10,7 @@ import export
 import nbformat
 import pytest
 import run
+from brief import brief
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -231,3 +232,27 @@ def test_page_and_modules_point_at_each_other():
             label = "module-" + module.dotted.removeprefix("bnlib.").replace(".", "-")
             reference = f"{{ref}}`{module.dotted} <{label}>`"
             assert (path in module.chapters) == (reference in text_of(path)), reference
+
+
+def test_a_page_says_of_a_docstring_what_the_lecture_needs():
+    code = 'def f(x):\n    """One.\n\n    y = x\n\n    Raises\n    ------\n    It.\n    """\n'
+    assert brief(code) == 'def f(x):\n    """One.\n\n    y = x\n    """'
+    code = 'class A:\n    """One.\n\n    Source: here.\n    """\n\n    x = 1'
+    assert brief(code) == 'class A:\n    """One."""\n\n    x = 1'
+    assert brief("%pip list") == "%pip list"
+
+
+def undocumented(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            node.body[0].value.value = ""
+    return tree
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=ids)
+def test_brief_code_is_the_same_code(path):
+    for _, cell in code_cells(path):
+        if not re.search("^[%!]", cell.source, re.M):
+            trees = map(ast.parse, (cell.source, brief(cell.source)))
+            whole, short = (ast.unparse(undocumented(tree)) for tree in trees)
+            assert whole == short

@@ -49,6 +49,7 @@ import python_in_page
 import reference
 import site_search
 import slim
+from brief import brief
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
@@ -210,7 +211,7 @@ def mend_pages(app, exception):
 
 def prepare_notebook(app, docname, source):
     """Fold cells tagged `small-print` under their first comment and how long they are,
-    and write the figures that move as HTML.
+    shorten other docstrings, and write the figures that move as HTML.
 
     The page holds all of the code: search finds it, and it can be copied.
     """
@@ -225,6 +226,8 @@ def prepare_notebook(app, docname, source):
             told = f"{lines[0].strip('# .')}, {more} line{'s' * (more > 1)}"
             cell["metadata"]["mystnb"] = {"code_prompt_show": told}
             tags.append("hide-input")
+        elif cell["cell_type"] == "code":
+            cell["source"] = brief("".join(cell["source"]))
     movables.place(book)
     drawings.place(book)
     if claims.place(book, docname.removeprefix("chapters/")):

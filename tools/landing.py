@@ -74,9 +74,7 @@ ANSWERS = {
     "the right one": [MEAN, "var = ((x - mean) ** 2).mean(axis=0)"],
 }
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-WHEEL = (
-    f"bnlib-{VERSION}-py3-none-any.whl"
-)
+WHEEL = f"bnlib-{VERSION}-py3-none-any.whl"
 INSTALL = f'pip install "./{WHEEL}[torch]"'
 # One network, untrained, with the momentum of another framework.
 MODEL = """
