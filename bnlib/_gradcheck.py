@@ -39,8 +39,8 @@ def numerical_gradient(f, x, dy=1.0, *, step=1e-5):
     Returns
     -------
     gradient : array
-        Of the shape of x, accurate to about 1e-10 relative; costs two calls of f per
-        entry.
+        Of the shape of x, accurate to about 1e-10 of the size of f, where f bends over
+        distances of about 1; costs two calls of f per entry.
 
     Raises
     ------

@@ -235,8 +235,10 @@ def test_page_and_modules_point_at_each_other():
 
 
 def test_a_page_says_of_a_docstring_what_the_lecture_needs():
-    code = 'def f(x):\n    """One.\n\n    y = x\n\n    Raises\n    ------\n    It.\n    """\n'
-    assert brief(code) == 'def f(x):\n    """One.\n\n    y = x\n    """'
+    quotes = 3 * chr(34)
+    head = f"def f(x):\n    {quotes}One.\n\n    y = x\n"
+    rest = f"\n    Raises\n    ------\n    It.\n    {quotes}"
+    assert brief(head + rest) == head + f"    {quotes}"
     code = 'class A:\n    """One.\n\n    Source: here.\n    """\n\n    x = 1'
     assert brief(code) == 'class A:\n    """One."""\n\n    x = 1'
     assert brief("%pip list") == "%pip list"
