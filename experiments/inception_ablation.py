@@ -1,8 +1,7 @@
 """Ioffe and Szegedy (2015), §4.2.1: what each of the seven accompanying changes does.
 
 BN-x5 is trained with batch norm and all seven changes. Here it is trained again with
-one of them undone, for each of the seven, and with all undone (BN-Baseline). The
-control, inception_ablation_plain, is the same without batch norm.
+one of them undone, for each of the seven, and with all undone (BN-Baseline).
 
     python -m experiments.inception_ablation
 
@@ -63,15 +62,13 @@ def summarise(runs):
     return summary
 
 
-def undo(name, config, definitions, arguments=None):
-    """Train every row, with the norm of config["full"], and write the file `name`."""
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    out = RESULTS / f"{name}.json"
+    out = RESULTS / "inception_ablation.json"
     runner.add_options(parser, out, steps=5_000, seeds=(0, 1, 2))
     options = parser.parse_args(arguments)
     pairs = list(product(options.seeds, ROWS))
-    own = {"norm": config["full"]["norm"], "steps": options.steps}
-    settings = [{**ROWS[row], **own, "seed": seed} for seed, row in pairs]
+    settings = [{**ROWS[row], "seed": s, "steps": options.steps} for s, row in pairs]
     found, seconds = runner.run_all(Training, settings, inception.load, options)
     runs = [
         {"row": row, "seed": seed, **run}
@@ -79,13 +76,13 @@ def undo(name, config, definitions, arguments=None):
     ]
     result = {
         "provenance": provenance(
-            command(name, options),
-            {**config, "steps": options.steps},
+            command("inception_ablation", options),
+            {**CONFIG, "steps": options.steps},
             options.seeds,
             ["fashion-mnist"],
             seconds=seconds,
         ),
-        "definitions": definitions,
+        "definitions": DEFINITIONS,
         "steps": [
             *range(Training.every, options.steps, Training.every),
             options.steps,
@@ -96,10 +93,6 @@ def undo(name, config, definitions, arguments=None):
     write(options.out, rounded(result))
     runner.forget(Training, settings, options)
     print(f"wrote {options.out.name}")
-
-
-def main(arguments=None):
-    undo("inception_ablation", CONFIG, DEFINITIONS, arguments)
 
 
 if __name__ == "__main__":

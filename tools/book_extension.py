@@ -51,8 +51,10 @@ import site_search
 import slim
 from brief import brief
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx import addnodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx_exercise.nodes import is_exercise_node
 
@@ -210,7 +212,8 @@ def mend_pages(app, exception):
 
 
 def prepare_notebook(app, docname, source):
-    """Fold cells tagged `small-print` under their first comment and how long they are,
+    """Fold cells tagged `small-print` under their first comment and how long they are
+    (prose with the code cell that follows it),
     shorten other docstrings, and write the figures that move as HTML.
 
     The page holds all of the code: search finds it, and it can be copied.
@@ -220,7 +223,10 @@ def prepare_notebook(app, docname, source):
     book = json.loads(source[0])
     for cell in book["cells"]:
         tags = cell["metadata"].get("tags", [])
-        if "small-print" in tags:
+        if "small-print" in tags and cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            cell["source"] = f":::::{{container}} bn-small\n{text}\n:::::"
+        elif "small-print" in tags:
             lines = "".join(cell["source"]).splitlines()
             more = len(lines) - 1
             told = f"{lines[0].strip('# .')}, {more} line{'s' * (more > 1)}"
@@ -234,6 +240,20 @@ def prepare_notebook(app, docname, source):
         for path in (claims.CLAIMS, claims.LEDGER, claims.__file__):
             app.env.note_dependency(str(path))
     source[0] = json.dumps(book)
+
+
+class FoldProse(SphinxPostTransform):
+    """Fold a paragraph of small print with the code cell that it speaks of."""
+
+    default_priority = 200  # behind myst-nb's, which folds the code
+    formats = ("html",)
+
+    def run(self, **kwargs):
+        for prose in list(self.document.findall(nodes.container)):
+            if "bn-small" in prose["classes"]:
+                cell = prose.next_node(descend=False, siblings=True)
+                prose.parent.remove(prose)
+                cell.next_node(HideCodeCellNode).insert(0, prose)
 
 
 def write_modules(app, docname, source):
@@ -431,6 +451,7 @@ def setup(app):
     app.connect("config-inited", number_pages, priority=900)
     app.connect("doctree-read", join_numbers)
     app.connect("source-read", prepare_notebook)
+    app.add_post_transform(FoldProse)
     app.connect("source-read", write_modules)
     app.connect("source-read", write_parity)
     app.connect("source-read", write_landing)
