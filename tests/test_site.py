@@ -207,7 +207,10 @@ def test_of_an_error_the_message_is_shown(page):
 def test_small_print_is_folded_and_says_what_is_in_it(page):
     source = ROOT / page.replace(".html", ".ipynb")
     cells = json.loads(source.read_text())["cells"] if source.is_file() else []
-    print_ = [c for c in cells if "small-print" in c["metadata"].get("tags", [])]
+    tagged = [c for c in cells if "small-print" in c["metadata"].get("tags", [])]
+    print_ = [cell for cell in tagged if cell["cell_type"] == "code"]
+    prose = [cell for cell in tagged if cell["cell_type"] == "markdown"]
+    assert len(soup(page).select("details > .bn-small + .cell_input")) == len(prose)
     folds = soup(page).select(".tag_small-print > details:not([open])")
     assert len(folds) == len(print_)
     for cell, fold in zip(print_, folds, strict=True):
