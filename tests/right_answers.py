@@ -403,6 +403,28 @@ def layer_backward_sums(dy, x, gamma, eps):
     return inv / d * (d * g - s1 - xhat * s2), (dy * xhat).sum(0), dy.sum(0)
 
 
+def instance_rows(x, gamma, beta, eps):
+    rows = x.reshape(x.shape[0], x.shape[1], -1)
+    rows = rows - rows.mean(-1)[..., None]
+    rows = rows / np.sqrt(np.square(rows).mean(-1)[..., None] + eps)
+    return (gamma[:, None] * rows + beta[:, None]).reshape(x.shape)
+
+
+def instance_loops(x, gamma, beta, eps):
+    y = np.empty(x.shape)
+    for n, c in np.ndindex(*x.shape[:2]):
+        part = x[n, c]
+        y[n, c] = gamma[c] * (part - part.mean()) / math.sqrt(part.var() + eps)
+        y[n, c] += beta[c]
+    return y
+
+
+def instance_scale_and_shift(x, gamma, beta, eps):
+    mean, var = x.mean((2, 3)), x.var(axis=(2, 3))
+    a = gamma / np.sqrt(var + eps)
+    return x * a[:, :, None, None] + (beta - a * mean)[:, :, None, None]
+
+
 def group_split(x, gamma, beta, num_groups, eps):
     parts = np.split(x, num_groups, axis=1)
     parts = [
@@ -428,6 +450,44 @@ def group_loops(x, gamma, beta, num_groups, eps):
             part = x[i, k : k + size]
             y[i, k : k + size] = (part - part.mean()) / np.sqrt(part.var() + eps)
     return y * gamma.reshape(-1, 1, 1) + beta.reshape(-1, 1, 1)
+
+
+def group_backward_split(dy, x, gamma, num_groups, eps):
+    dx, xhat = np.empty(x.shape), np.empty(x.shape)
+    for group in np.split(np.arange(x.shape[1]), num_groups):
+        for n in range(len(x)):
+            part, g = x[n, group], dy[n, group] * gamma[group, None, None]
+            std = math.sqrt(part.var() + eps)
+            h = (part - part.mean()) / std
+            dx[n, group] = (g - g.mean() - h * (g * h).mean()) / std
+            xhat[n, group] = h
+    return dx, np.einsum("nchw,nchw->c", dy, xhat), dy.sum((0, 2, 3))
+
+
+def group_backward_five_axes(dy, x, gamma, num_groups, eps):
+    """The paper's equations, each with the axes of a group."""
+    n, c, h, w = x.shape
+    five, a = (n, num_groups, c // num_groups, h, w), (2, 3, 4)
+    g = (dy * gamma[None, :, None, None]).reshape(five)
+    xmu = x.reshape(five) - x.reshape(five).mean(a, keepdims=True)
+    inv = (np.mean(xmu**2, a, keepdims=True) + eps) ** -0.5
+    m = xmu[0, 0].size
+    dvar = (g * xmu).sum(a, keepdims=True) * -0.5 * inv**3
+    dmean = -(g * inv).sum(a, keepdims=True)
+    dx = (g * inv + 2 * dvar * xmu / m + dmean / m).reshape(x.shape)
+    return dx, (dy * (xmu * inv).reshape(x.shape)).sum((0, 2, 3)), dy.sum((0, 2, 3))
+
+
+def group_backward_as_layer_norm(dy, x, gamma, num_groups, eps):
+    rows, g = (a.reshape(len(x) * num_groups, -1) for a in (x, _by(dy, gamma)))
+    dx, *_ = layer_backward_sums(g, rows, np.ones(rows.shape[1]), eps)
+    std = np.sqrt(rows.var(axis=1) + eps)[:, None]
+    xhat = ((rows - rows.mean(axis=1)[:, None]) / std).reshape(x.shape)
+    return dx.reshape(x.shape), (dy * xhat).sum((0, 2, 3)), dy.sum((0, 2, 3))
+
+
+def _by(dy, gamma):
+    return np.moveaxis(np.moveaxis(dy, 1, -1) * gamma, -1, 1)
 
 
 def block_by_rows(x, gamma, up, down, eps):
@@ -491,6 +551,36 @@ def rms_rows(x, gamma, eps):
 def rms_reciprocal(x, gamma, eps):
     scale = (np.square(x).mean(-1, keepdims=True) + eps) ** -0.5
     return np.multiply(x, scale) * gamma
+
+
+def rms_backward_rows(dy, x, gamma, eps):
+    dx, dgamma = [], 0
+    for row, up in zip(x, dy, strict=True):
+        inv = ((row @ row) / row.size + eps) ** -0.5
+        g = gamma * up
+        dx.append(inv * g - row * inv**3 * (g @ row) / row.size)
+        dgamma = dgamma + up * row * inv
+    return dx, dgamma
+
+
+def rms_backward_paper(dy, x, gamma, eps):
+    """Step by step, from the square to the root, as chapter 4 does."""
+    g, d = dy * gamma, x.shape[1]
+    rms = np.sqrt(np.square(x).mean(1, keepdims=True) + eps)
+    drms = -(g * x).sum(1, keepdims=True) / rms**2
+    dsquare = drms / (2 * rms)
+    return g / rms + dsquare * 2 * x / d, np.einsum("nd,nd->d", dy, x / rms)
+
+
+def rms_backward_jacobian(dy, x, gamma, eps):
+    dx = np.zeros(x.shape)
+    for i, row in enumerate(x):
+        rms = np.sqrt((row**2).mean() + eps)
+        h = row / rms
+        jacobian = (np.eye(len(row)) - np.outer(h, h) / len(row)) / rms
+        dx[i] = jacobian @ (gamma * dy[i])
+    scale = (np.square(x).mean(-1, keepdims=True) + eps) ** -0.5
+    return dx, (dy * x * scale).sum(axis=0)
 
 
 # -------------------------------------------------------------------------- merge
@@ -609,6 +699,12 @@ RIGHT = {
     "layer_norm_backward": (
         *(layer_backward_transposed, layer_backward_rows, layer_backward_sums),
     ),
+    "instance_norm": (instance_rows, instance_loops, instance_scale_and_shift),
+    "group_norm_backward": (
+        *(group_backward_split, group_backward_five_axes),
+        group_backward_as_layer_norm,
+    ),
+    "rms_norm_backward": (rms_backward_rows, rms_backward_paper, rms_backward_jacobian),
     "group_norm": (group_split, group_five_axes, group_loops),
     "rms_norm": (rms_norm_of_rows, rms_rows, rms_reciprocal),
     "pre_norm_block": (block_by_rows, block_by_functions, block_in_place),

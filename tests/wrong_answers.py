@@ -747,3 +747,30 @@ def averages_of_chapter_four(dy, x, gamma, eps):
 @wrong("rms_norm", "gamma-plus-one")
 def one_plus_gamma(x, gamma, eps):
     return (1 + gamma) * x / np.sqrt(np.mean(x**2, -1, keepdims=True) + eps)
+
+
+@wrong("rms_norm_backward", "layer-norm-instead")
+def layer_norms_dx(dy, x, gamma, eps):
+    rms = np.sqrt((x**2).mean(1, keepdims=True) + eps)
+    xhat, g = x / rms, dy * gamma
+    dx = g - g.mean(1, keepdims=True) - xhat * (g * xhat).mean(1, keepdims=True)
+    return dx / rms, (dy * xhat).sum(0)
+
+
+@wrong("group_norm_backward", "per-channel-averages")
+def averages_by_channel(dy, x, gamma, num_groups, eps):
+    rows = x.reshape(len(x), num_groups, -1)
+    std = np.sqrt(rows.var(2, keepdims=True) + eps)
+    xhat = ((rows - rows.mean(2, keepdims=True)) / std).reshape(x.shape)
+    g, a = dy * gamma[:, None, None], {"axis": (2, 3), "keepdims": True}
+    dx = g - g.mean(**a) - xhat * (g * xhat).mean(**a)
+    std = np.repeat(std, x.shape[1] // num_groups, axis=1)[..., None]
+    return dx / std, (dy * xhat).sum((0, 2, 3)), dy.sum((0, 2, 3))
+
+
+@wrong("instance_norm", "per-sample-statistics", "layer-norm-instead")
+def one_mean_an_image(x, gamma, beta, eps):
+    flat = x.reshape(len(x), -1)
+    mean, std = flat.mean(1), np.sqrt(flat.var(1) + eps)
+    xhat = (x - mean[:, None, None, None]) / std[:, None, None, None]
+    return gamma[:, None, None] * xhat + beta[:, None, None]

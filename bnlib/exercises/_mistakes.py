@@ -25,6 +25,11 @@ WRONG_LINES = {
         "wrong-axis: without height": "axes = (0, 3)",
         "wrong-axis: last": "axes = (0, 1, 2)",
     },
+    "axes = (2, 3)": {
+        "batch-norm-instead": "axes = (0, 2, 3)",
+        "layer-norm-instead": "axes = (1, 2, 3)",
+        "per-pixel-statistics": "axes = 3",
+    },
     "param_axes = 0": {
         "wrong-axis: of the sums": "param_axes = 1",
         "missing-sum": "param_axes = ()",
@@ -273,6 +278,32 @@ WRONG_LINES = {
         "sign-error: beta": "y = gamma * xhat - beta",
         "affine-before-normalization": "y = xhat",
     },
+    "square = (x**2).mean(axis=axes, keepdims=True)": {
+        "layer-norm-instead: in the square": "square = x.var(axis=axes, keepdims=True)",
+        "sum-instead-of-mean": "square = (x**2).sum(axis=axes, keepdims=True)",
+        "missing-square": "square = x.mean(axis=axes, keepdims=True) ** 2",
+        "wrong-power: absolute": "square = abs(x).mean(axis=axes, keepdims=True) ** 2",
+        "wrong-broadcast": "square = (x**2).mean(axis=axes)",
+    },
+    "rms = np.sqrt(square + eps)": {
+        "wrong-eps: any": "rms = np.sqrt(square + C)",
+        "wrong-eps: beside": "rms = np.sqrt(square + eps + C)",
+        "wrong-eps: any, outside": "rms = np.sqrt(square) + C",
+        "wrong-eps: beside, outside": "rms = np.sqrt(square + eps) + C",
+        "wrong-power: square squared": "rms = np.sqrt(square**2 + eps)",
+        "missing-eps": "rms = np.sqrt(square)",
+        "eps-outside-root": "rms = np.sqrt(square) + eps",
+        "eps-outside-root: two roots": "rms = np.sqrt(square) + np.sqrt(eps)",
+        "eps-outside-root: twice": "rms = np.sqrt(square + eps) + eps",
+        "variance-instead-of-std": "rms = square + eps",
+        "variance-instead-of-std: without eps": "rms = square",
+        "wrong-eps: own": "rms = np.sqrt(square + 1e-5)",
+        "wrong-eps: tiny": "rms = np.sqrt(square + 1e-8)",
+        "wrong-eps: outside": "rms = np.sqrt(square) + 1e-8",
+        "wrong-eps: floor": "rms = np.sqrt(np.maximum(square, eps))",
+        "wrong-eps: floor of the deviation": "rms = np.maximum(np.sqrt(square), eps)",
+        "wrong-eps: squared": "rms = np.sqrt(square + eps**2)",
+    },
     "r = std / running_std": {
         "adds-eps: running": "r = std / (running_std + eps)",
         "r-inverted": "r = running_std / std",
@@ -376,6 +407,10 @@ Multiply x by 10 and keep dy: all terms of dx must shrink by the same factor.
 
 wrong-power: variance squared
 You square the variance under the root; it is made of squares already.
+Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
+
+wrong-power: square squared
+You square the mean square under the root.
 Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
 
 wrong-power: mean's term
@@ -649,6 +684,10 @@ Change one example only: the results of the others should not move.
 layer-norm-instead
 This is layer normalization; something else is asked for.
 Add 100 to all of x, then look which values share a mean in this exercise.
+
+layer-norm-instead: in the square
+Your mean square is a variance: the mean was subtracted in it.
+Add 100 to all of x. Should what you divide by grow?
 
 rms-norm-instead
 This is RMS normalization: the mean is not subtracted.
