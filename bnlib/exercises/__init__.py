@@ -2,7 +2,9 @@
 
 from importlib import import_module
 
-__all__ = ["EXERCISES"]
+from bnlib.exercises._adapt import from_cache, from_layer
+
+__all__ = ["EXERCISES", "from_cache", "from_layer"]
 
 _NAMES = (
     "zca_whiten",
