@@ -232,6 +232,91 @@ def inference_loops(x, gamma, beta, running_mean, running_var, eps):
     ]
 
 
+class LayerInPlace:
+    """With eval() and train(), updated in place; whoever loads makes copies."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        self.running_mean, self.running_var = np.stack([[0.0, 1.0]] * num_features).T
+        self.eps, self.momentum, self.training = eps, momentum, True
+
+    def train(self, mode=True):
+        self.training = mode
+        return self
+
+    def eval(self):
+        return self.train(False)
+
+    def __call__(self, x):
+        if not self.training:
+            return (x - self.running_mean) * (self.running_var + self.eps) ** -0.5
+        y = forward_loops(x, *(f(x.shape[1]) for f in (np.ones, np.zeros)), self.eps)
+        for old, new in (
+            (self.running_mean, np.mean(x, 0)),
+            (self.running_var, np.var(x, 0, ddof=1)),
+        ):
+            old += self.momentum * (new - old)
+        return y
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        for name in ("running_mean", "running_var"):
+            setattr(self, name, state[name].copy())
+
+
+class LayerOfFunctions:
+    """Every step a function of this file."""
+
+    def __init__(self, num_features, eps, momentum):
+        self.one, self.zero = np.ones(num_features), np.zeros(num_features)
+        self.running_mean, self.running_var = self.zero, self.one
+        self.eps, self.momentum, self.training = eps, momentum, True
+
+    def __call__(self, x):
+        stored = self.running_mean, self.running_var
+        if not self.training:
+            return inference_folded(x, self.one, self.zero, *stored, self.eps)
+        stored = running_corrected(*stored, x, self.momentum)
+        self.running_mean, self.running_var = stored
+        return forward_one_line(x, self.one, self.zero, self.eps)
+
+    def state_dict(self):
+        return [self.running_mean, self.running_var]
+
+    def load_state_dict(self, state):
+        self.running_mean, self.running_var = state
+
+
+class LayerOfLists:
+    """Python's own numbers, one column at a time."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        self.eps, self.momentum, self.training = eps, momentum, True
+        self.running_mean = [0.0 for _ in range(num_features)]
+        self.running_var = [1.0 for _ in range(num_features)]
+
+    def __call__(self, x):
+        return np.array([self.column(j, c.tolist()) for j, c in enumerate(x.T)]).T
+
+    def column(self, j, values):
+        mean, var, n = self.running_mean[j], self.running_var[j], len(values)
+        if self.training:
+            batch_mean = sum(values) / n
+            squares = sum((v - batch_mean) ** 2 for v in values)
+            m = self.momentum
+            self.running_mean[j] = mean * (1 - m) + batch_mean * m
+            self.running_var[j] = var * (1 - m) + squares / (n - 1) * m
+            mean, var = batch_mean, squares / n
+        return [(v - mean) / math.sqrt(var + self.eps) for v in values]
+
+    def state_dict(self):
+        return {"running": [self.running_mean[:], self.running_var[:]]}
+
+    def load_state_dict(self, state):
+        self.running_mean, self.running_var = map(list, state["running"])
+
+
 def fold_diag(weight, bias, gamma, beta, mean, var, eps):
     a = np.diag(gamma / np.sqrt(var + eps))
     return a @ weight, a @ (bias - mean) + beta
@@ -684,6 +769,7 @@ RIGHT = {
     ),
     "update_running": (running_in_steps, running_corrected, running_average),
     "batch_norm_inference": (inference_folded, inference_rows, inference_loops),
+    "BatchNorm": (LayerInPlace, LayerOfFunctions, LayerOfLists),
     "fold_linear": (fold_diag, fold_loops, fold_by_probing),
     "conv_batch_norm": (conv_flattened, conv_channels, conv_einsum),
     "conv_batch_norm_backward": (

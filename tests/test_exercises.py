@@ -78,9 +78,10 @@ def test_texts_are_complete(name):
     assert exercise.title and exercise.task.endswith(".")
     assert len(exercise.hints) == 2 and exercise.chapter[:2].isdigit()
     for text in (exercise.stub, exercise.source):
-        (function,) = ast.parse(text).body
-        assert function.name == name
-        assert tuple(a.arg for a in function.args.args) == exercise.arguments
+        (answer,) = ast.parse(text).body
+        assert answer.name == name
+        if not exercise.script:
+            assert tuple(a.arg for a in answer.args.args) == exercise.arguments
     for mistake in exercise.mistakes:
         says, hint = words_for(exercise, mistake)
         assert says.endswith((".", "…")) and hint.endswith((".", "?"))
@@ -371,6 +372,73 @@ def test_a_layer_is_called_forward_and_back():
         ("batch_norm_backward", Scaled, "mean-instead-of-sum"),
     ):
         assert code in bnlib.check(name, from_layer(layer)).mistakes
+
+
+# -------------------------------------------------- a class, and what is done with it
+
+RIGHT_MODULE = """
+class Answer(torch.nn.Module):
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x):
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = x.mean(0), x.var(0, correction=0)
+            self.update(mean.detach(), x.var(0).detach())
+        return (x - mean) / torch.sqrt(var + self.eps)
+
+    def update(self, mean, var):
+        m = self.momentum
+        self.running_mean = (1 - m) * self.running_mean + m * mean
+        self.running_var = (1 - m) * self.running_var + m * var
+"""
+WRONG_IN_TORCH = [
+    ("mean.detach(), x.var(0).detach()", "mean, x.var(0)", "keeps-graph"),
+    ("if self.training", "if torch.is_grad_enabled()", "mode-from-grad"),
+    ("if self.training", "if True", "eval-ignored"),
+    ("(num_features))", "(num_features), persistent=False)", "not-in-state"),
+    (
+        'register_buffer("running_mean", torch.zeros(num_features))',
+        "running_mean = torch.zeros(num_features)",
+        "not-in-state",
+    ),
+    ("x.var(0).detach()", "var.detach()", "biased-running-variance"),
+    ("m = self.momentum", "m = 1 - self.momentum", "momentum-reversed"),
+    ("torch.ones", "torch.zeros", "wrong-start"),
+]
+
+
+def module(text=RIGHT_MODULE):
+    space = {"torch": torch}
+    exec(text, space)
+    return space["Answer"]
+
+
+def test_a_layer_of_torch_is_judged_as_one_of_numpy():
+    before = torch.get_default_dtype()
+    for layer in (module(), torch.nn.BatchNorm1d):
+        result = bnlib.check("BatchNorm", layer)
+        assert result.passed, result
+    assert torch.get_default_dtype() == before
+
+
+@pytest.mark.parametrize(("line", "wrong", "code"), WRONG_IN_TORCH)
+def test_mistakes_of_a_layer_of_torch_have_their_names(line, wrong, code):
+    assert line in RIGHT_MODULE
+    result = bnlib.check("BatchNorm", module(RIGHT_MODULE.replace(line, wrong)))
+    assert result.mistakes == (code,), result
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_class_is_asked_for_and_no_instance():
+    for answer in (RIGHT["BatchNorm"][0](3), lambda num_features: None):
+        result = bnlib.check("BatchNorm", answer)
+        assert result.mistakes == ("wrong-signature",)
+        assert "the class itself" in " ".join(result.message.split())
 
 
 # ------------------------------------------------------------------------- manners

@@ -5,6 +5,7 @@ catalogue fits, and the answer has to be flagged as unknown.
 """
 
 import numpy as np
+from right_answers import LayerInPlace
 
 WRONG = []
 
@@ -774,3 +775,44 @@ def one_mean_an_image(x, gamma, beta, eps):
     mean, std = flat.mean(1), np.sqrt(flat.var(1) + eps)
     xhat = (x - mean[:, None, None, None]) / std[:, None, None, None]
     return gamma[:, None, None] * xhat + beta[:, None, None]
+
+
+@wrong("BatchNorm", "shared-state")
+class InPlace(LayerInPlace):
+    def load_state_dict(self, state):
+        self.running_mean = state["running_mean"]
+        self.running_var = state["running_var"]
+
+
+@wrong("BatchNorm", "mode-from-batch")
+class AloneIsEvaluation(LayerInPlace):
+    def __call__(self, x):
+        self.training = len(x) > 1
+        return super().__call__(x)
+
+
+@wrong("BatchNorm", "updates-in-evaluation")
+class NeverRests(LayerInPlace):
+    def __call__(self, x):
+        y = super().__call__(x)
+        if not self.training:
+            self.train()
+            super().__call__(x)
+        return y
+
+
+@wrong("BatchNorm", "not-in-state")
+class Forgets(LayerInPlace):
+    def load_state_dict(self, state):
+        self.eps = state["eps"]
+
+
+@wrong("BatchNorm", "momentum-reversed")
+class AsKerasCallsIt(LayerInPlace):
+    def __init__(self, num_features, eps, momentum):
+        super().__init__(num_features, eps, 1 - momentum)
+
+
+@wrong("BatchNorm", "raises")
+class NoState(LayerInPlace):
+    state_dict = None

@@ -13,6 +13,7 @@ _NAMES = (
     "batch_norm_backward",
     "update_running",
     "batch_norm_inference",
+    "BatchNorm",
     "fold_linear",
     "conv_batch_norm",
     "conv_batch_norm_backward",
