@@ -697,6 +697,27 @@ def merge_pairs(counts, means, variances):
     return w @ means, w @ variances + between
 
 
+def recalibrate_at_once(x, counts):
+    return np.mean(x, axis=0), np.var(x, axis=0, ddof=1)
+
+
+def recalibrate_by_welford(x, counts):
+    """Row after row; where a batch ends makes no difference."""
+    mean, var = moments_welford(x)
+    return mean, var * (len(x) / (len(x) - 1))
+
+
+def recalibrate_as_they_come(x, counts):
+    """Each batch is forgotten once its share was taken."""
+    n, mean, m2, start = 0, 0.0, 0.0, 0
+    for k in counts:
+        batch, start = x[start : start + k], start + k
+        delta = batch.mean(axis=0) - mean
+        m2 = m2 + batch.var(axis=0) * k + delta**2 * n * k / (n + k)
+        mean, n = mean + delta * k / (n + k), n + k
+    return mean, m2 / (n - 1)
+
+
 # ------------------------------------------------- adaptive instance normalization
 
 
@@ -798,4 +819,7 @@ RIGHT = {
     "adaptive_instance_norm": (adain_flat, adain_loops, adain_scale_and_shift),
     "weight_standardize": (weights_as_rows, weights_by_loops, weights_einsum),
     "merge_moments": (merge_two_at_a_time, merge_average, merge_pairs),
+    "recalibrate": (
+        *(recalibrate_at_once, recalibrate_by_welford, recalibrate_as_they_come),
+    ),
 }

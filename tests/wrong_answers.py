@@ -816,3 +816,28 @@ class AsKerasCallsIt(LayerInPlace):
 @wrong("BatchNorm", "raises")
 class NoState(LayerInPlace):
     state_dict = None
+
+
+@wrong("recalibrate", "mean-of-variances")
+def as_the_paper_says(x, counts):
+    """Algorithm 2: the average of unbiased variances, over batches of one length."""
+    batches = np.split(x, np.cumsum(counts)[:-1])
+    means = [b.mean(axis=0) for b in batches]
+    variances = [b.var(axis=0, ddof=1) for b in batches]
+    return np.mean(means, axis=0), np.mean(variances, axis=0)
+
+
+@wrong("recalibrate", "last-batch")
+def overwritten_each_time(x, counts):
+    for batch in np.split(x, np.cumsum(counts)[:-1]):
+        mean, var = batch.mean(axis=0), batch.var(axis=0, ddof=1)
+    return mean, var
+
+
+@wrong("recalibrate", "running-average")
+def moved_a_tenth_each_time(x, counts):
+    mean, var = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    for batch in np.split(x, np.cumsum(counts)[:-1]):
+        mean = 0.9 * mean + 0.1 * batch.mean(axis=0)
+        var = 0.9 * var + 0.1 * batch.var(axis=0, ddof=1)
+    return mean, var

@@ -31,6 +31,7 @@ _NAMES = (
     "dynamic_tanh_backward",
     "weight_standardize",
     "merge_moments",
+    "recalibrate",
 )
 EXERCISES = {
     name: import_module(f"bnlib.exercises.catalogue.{name}").EXERCISE for name in _NAMES

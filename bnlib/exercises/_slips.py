@@ -177,7 +177,8 @@ def _values(tree):
         for name, value in ast.iter_fields(parent):
             inside = value if isinstance(value, list) else [value]
             for place, node in enumerate(inside) if name not in skipped else ():
-                if isinstance(node, ast.BinOp | ast.Call | ast.Name):
+                set_here = isinstance(getattr(node, "ctx", None), ast.Store)
+                if isinstance(node, ast.BinOp | ast.Call | ast.Name) and not set_here:
                     at = place if isinstance(value, list) else None
                     yield parent, name, at, node
 
