@@ -232,6 +232,91 @@ def inference_loops(x, gamma, beta, running_mean, running_var, eps):
     ]
 
 
+class LayerInPlace:
+    """With eval() and train(), updated in place; whoever loads makes copies."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        self.running_mean, self.running_var = np.stack([[0.0, 1.0]] * num_features).T
+        self.eps, self.momentum, self.training = eps, momentum, True
+
+    def train(self, mode=True):
+        self.training = mode
+        return self
+
+    def eval(self):
+        return self.train(False)
+
+    def __call__(self, x):
+        if not self.training:
+            return (x - self.running_mean) * (self.running_var + self.eps) ** -0.5
+        y = forward_loops(x, *(f(x.shape[1]) for f in (np.ones, np.zeros)), self.eps)
+        for old, new in (
+            (self.running_mean, np.mean(x, 0)),
+            (self.running_var, np.var(x, 0, ddof=1)),
+        ):
+            old += self.momentum * (new - old)
+        return y
+
+    def state_dict(self):
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        for name in ("running_mean", "running_var"):
+            setattr(self, name, state[name].copy())
+
+
+class LayerOfFunctions:
+    """Every step a function of this file."""
+
+    def __init__(self, num_features, eps, momentum):
+        self.one, self.zero = np.ones(num_features), np.zeros(num_features)
+        self.running_mean, self.running_var = self.zero, self.one
+        self.eps, self.momentum, self.training = eps, momentum, True
+
+    def __call__(self, x):
+        stored = self.running_mean, self.running_var
+        if not self.training:
+            return inference_folded(x, self.one, self.zero, *stored, self.eps)
+        stored = running_corrected(*stored, x, self.momentum)
+        self.running_mean, self.running_var = stored
+        return forward_one_line(x, self.one, self.zero, self.eps)
+
+    def state_dict(self):
+        return [self.running_mean, self.running_var]
+
+    def load_state_dict(self, state):
+        self.running_mean, self.running_var = state
+
+
+class LayerOfLists:
+    """Python's own numbers, one column at a time."""
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        self.eps, self.momentum, self.training = eps, momentum, True
+        self.running_mean = [0.0 for _ in range(num_features)]
+        self.running_var = [1.0 for _ in range(num_features)]
+
+    def __call__(self, x):
+        return np.array([self.column(j, c.tolist()) for j, c in enumerate(x.T)]).T
+
+    def column(self, j, values):
+        mean, var, n = self.running_mean[j], self.running_var[j], len(values)
+        if self.training:
+            batch_mean = sum(values) / n
+            squares = sum((v - batch_mean) ** 2 for v in values)
+            m = self.momentum
+            self.running_mean[j] = mean * (1 - m) + batch_mean * m
+            self.running_var[j] = var * (1 - m) + squares / (n - 1) * m
+            mean, var = batch_mean, squares / n
+        return [(v - mean) / math.sqrt(var + self.eps) for v in values]
+
+    def state_dict(self):
+        return {"running": [self.running_mean[:], self.running_var[:]]}
+
+    def load_state_dict(self, state):
+        self.running_mean, self.running_var = map(list, state["running"])
+
+
 def fold_diag(weight, bias, gamma, beta, mean, var, eps):
     a = np.diag(gamma / np.sqrt(var + eps))
     return a @ weight, a @ (bias - mean) + beta
@@ -403,6 +488,28 @@ def layer_backward_sums(dy, x, gamma, eps):
     return inv / d * (d * g - s1 - xhat * s2), (dy * xhat).sum(0), dy.sum(0)
 
 
+def instance_rows(x, gamma, beta, eps):
+    rows = x.reshape(x.shape[0], x.shape[1], -1)
+    rows = rows - rows.mean(-1)[..., None]
+    rows = rows / np.sqrt(np.square(rows).mean(-1)[..., None] + eps)
+    return (gamma[:, None] * rows + beta[:, None]).reshape(x.shape)
+
+
+def instance_loops(x, gamma, beta, eps):
+    y = np.empty(x.shape)
+    for n, c in np.ndindex(*x.shape[:2]):
+        part = x[n, c]
+        y[n, c] = gamma[c] * (part - part.mean()) / math.sqrt(part.var() + eps)
+        y[n, c] += beta[c]
+    return y
+
+
+def instance_scale_and_shift(x, gamma, beta, eps):
+    mean, var = x.mean((2, 3)), x.var(axis=(2, 3))
+    a = gamma / np.sqrt(var + eps)
+    return x * a[:, :, None, None] + (beta - a * mean)[:, :, None, None]
+
+
 def group_split(x, gamma, beta, num_groups, eps):
     parts = np.split(x, num_groups, axis=1)
     parts = [
@@ -428,6 +535,44 @@ def group_loops(x, gamma, beta, num_groups, eps):
             part = x[i, k : k + size]
             y[i, k : k + size] = (part - part.mean()) / np.sqrt(part.var() + eps)
     return y * gamma.reshape(-1, 1, 1) + beta.reshape(-1, 1, 1)
+
+
+def group_backward_split(dy, x, gamma, num_groups, eps):
+    dx, xhat = np.empty(x.shape), np.empty(x.shape)
+    for group in np.split(np.arange(x.shape[1]), num_groups):
+        for n in range(len(x)):
+            part, g = x[n, group], dy[n, group] * gamma[group, None, None]
+            std = math.sqrt(part.var() + eps)
+            h = (part - part.mean()) / std
+            dx[n, group] = (g - g.mean() - h * (g * h).mean()) / std
+            xhat[n, group] = h
+    return dx, np.einsum("nchw,nchw->c", dy, xhat), dy.sum((0, 2, 3))
+
+
+def group_backward_five_axes(dy, x, gamma, num_groups, eps):
+    """The paper's equations, each with the axes of a group."""
+    n, c, h, w = x.shape
+    five, a = (n, num_groups, c // num_groups, h, w), (2, 3, 4)
+    g = (dy * gamma[None, :, None, None]).reshape(five)
+    xmu = x.reshape(five) - x.reshape(five).mean(a, keepdims=True)
+    inv = (np.mean(xmu**2, a, keepdims=True) + eps) ** -0.5
+    m = xmu[0, 0].size
+    dvar = (g * xmu).sum(a, keepdims=True) * -0.5 * inv**3
+    dmean = -(g * inv).sum(a, keepdims=True)
+    dx = (g * inv + 2 * dvar * xmu / m + dmean / m).reshape(x.shape)
+    return dx, (dy * (xmu * inv).reshape(x.shape)).sum((0, 2, 3)), dy.sum((0, 2, 3))
+
+
+def group_backward_as_layer_norm(dy, x, gamma, num_groups, eps):
+    rows, g = (a.reshape(len(x) * num_groups, -1) for a in (x, _by(dy, gamma)))
+    dx, *_ = layer_backward_sums(g, rows, np.ones(rows.shape[1]), eps)
+    std = np.sqrt(rows.var(axis=1) + eps)[:, None]
+    xhat = ((rows - rows.mean(axis=1)[:, None]) / std).reshape(x.shape)
+    return dx.reshape(x.shape), (dy * xhat).sum((0, 2, 3)), dy.sum((0, 2, 3))
+
+
+def _by(dy, gamma):
+    return np.moveaxis(np.moveaxis(dy, 1, -1) * gamma, -1, 1)
 
 
 def block_by_rows(x, gamma, up, down, eps):
@@ -493,6 +638,36 @@ def rms_reciprocal(x, gamma, eps):
     return np.multiply(x, scale) * gamma
 
 
+def rms_backward_rows(dy, x, gamma, eps):
+    dx, dgamma = [], 0
+    for row, up in zip(x, dy, strict=True):
+        inv = ((row @ row) / row.size + eps) ** -0.5
+        g = gamma * up
+        dx.append(inv * g - row * inv**3 * (g @ row) / row.size)
+        dgamma = dgamma + up * row * inv
+    return dx, dgamma
+
+
+def rms_backward_paper(dy, x, gamma, eps):
+    """Step by step, from the square to the root, as chapter 4 does."""
+    g, d = dy * gamma, x.shape[1]
+    rms = np.sqrt(np.square(x).mean(1, keepdims=True) + eps)
+    drms = -(g * x).sum(1, keepdims=True) / rms**2
+    dsquare = drms / (2 * rms)
+    return g / rms + dsquare * 2 * x / d, np.einsum("nd,nd->d", dy, x / rms)
+
+
+def rms_backward_jacobian(dy, x, gamma, eps):
+    dx = np.zeros(x.shape)
+    for i, row in enumerate(x):
+        rms = np.sqrt((row**2).mean() + eps)
+        h = row / rms
+        jacobian = (np.eye(len(row)) - np.outer(h, h) / len(row)) / rms
+        dx[i] = jacobian @ (gamma * dy[i])
+    scale = (np.square(x).mean(-1, keepdims=True) + eps) ** -0.5
+    return dx, (dy * x * scale).sum(axis=0)
+
+
 # -------------------------------------------------------------------------- merge
 
 
@@ -520,6 +695,27 @@ def merge_pairs(counts, means, variances):
         for j in range(i):
             between = between + w[i] * w[j] * (means[i] - means[j]) ** 2
     return w @ means, w @ variances + between
+
+
+def recalibrate_at_once(x, counts):
+    return np.mean(x, axis=0), np.var(x, axis=0, ddof=1)
+
+
+def recalibrate_by_welford(x, counts):
+    """Row after row; where a batch ends makes no difference."""
+    mean, var = moments_welford(x)
+    return mean, var * (len(x) / (len(x) - 1))
+
+
+def recalibrate_as_they_come(x, counts):
+    """Each batch is forgotten once its share was taken."""
+    n, mean, m2, start = 0, 0.0, 0.0, 0
+    for k in counts:
+        batch, start = x[start : start + k], start + k
+        delta = batch.mean(axis=0) - mean
+        m2 = m2 + batch.var(axis=0) * k + delta**2 * n * k / (n + k)
+        mean, n = mean + delta * k / (n + k), n + k
+    return mean, m2 / (n - 1)
 
 
 # ------------------------------------------------- adaptive instance normalization
@@ -594,6 +790,7 @@ RIGHT = {
     ),
     "update_running": (running_in_steps, running_corrected, running_average),
     "batch_norm_inference": (inference_folded, inference_rows, inference_loops),
+    "BatchNorm": (LayerInPlace, LayerOfFunctions, LayerOfLists),
     "fold_linear": (fold_diag, fold_loops, fold_by_probing),
     "conv_batch_norm": (conv_flattened, conv_channels, conv_einsum),
     "conv_batch_norm_backward": (
@@ -609,6 +806,12 @@ RIGHT = {
     "layer_norm_backward": (
         *(layer_backward_transposed, layer_backward_rows, layer_backward_sums),
     ),
+    "instance_norm": (instance_rows, instance_loops, instance_scale_and_shift),
+    "group_norm_backward": (
+        *(group_backward_split, group_backward_five_axes),
+        group_backward_as_layer_norm,
+    ),
+    "rms_norm_backward": (rms_backward_rows, rms_backward_paper, rms_backward_jacobian),
     "group_norm": (group_split, group_five_axes, group_loops),
     "rms_norm": (rms_norm_of_rows, rms_rows, rms_reciprocal),
     "pre_norm_block": (block_by_rows, block_by_functions, block_in_place),
@@ -616,4 +819,7 @@ RIGHT = {
     "adaptive_instance_norm": (adain_flat, adain_loops, adain_scale_and_shift),
     "weight_standardize": (weights_as_rows, weights_by_loops, weights_einsum),
     "merge_moments": (merge_two_at_a_time, merge_average, merge_pairs),
+    "recalibrate": (
+        *(recalibrate_at_once, recalibrate_by_welford, recalibrate_as_they_come),
+    ),
 }

@@ -25,7 +25,7 @@ from strange_answers import STRANGE
 from wrong_answers import WRONG
 
 import bnlib
-from bnlib.exercises import EXERCISES
+from bnlib.exercises import EXERCISES, from_cache, from_layer
 from bnlib.exercises import _check as checker
 from bnlib.exercises._exercise import words_for
 from bnlib.exercises._mistakes import WORDS, WRONG_LINES, code_of
@@ -78,9 +78,10 @@ def test_texts_are_complete(name):
     assert exercise.title and exercise.task.endswith(".")
     assert len(exercise.hints) == 2 and exercise.chapter[:2].isdigit()
     for text in (exercise.stub, exercise.source):
-        (function,) = ast.parse(text).body
-        assert function.name == name
-        assert tuple(a.arg for a in function.args.args) == exercise.arguments
+        (answer,) = ast.parse(text).body
+        assert answer.name == name
+        if not exercise.script:
+            assert tuple(a.arg for a in answer.args.args) == exercise.arguments
     for mistake in exercise.mistakes:
         says, hint = words_for(exercise, mistake)
         assert says.endswith((".", "…")) and hint.endswith((".", "?"))
@@ -261,6 +262,183 @@ def test_single_precision_passes(name):
 
     result = bnlib.check(name, single)
     assert result.passed, result
+
+
+# ------------------------------------------------- other shapes: a cache, or a layer
+
+
+def course_forward(x, gamma, beta, bn_param):
+    """As CS231n asks for it, running statistics and all."""
+    if bn_param["mode"] == "test":
+        scale = gamma / np.sqrt(bn_param["running_var"] + bn_param["eps"])
+        return (x - bn_param["running_mean"]) * scale + beta, None
+    mean, std = x.mean(axis=0), np.sqrt(x.var(axis=0) + bn_param["eps"])
+    xhat = (x - mean) / std
+    bn_param["running_mean"] = 0.1 * mean
+    return gamma * xhat + beta, (x, xhat, gamma, std)
+
+
+def course_backward(dout, cache):
+    x, xhat, gamma, std = cache
+    dgamma, dbeta = (dout * xhat).sum(axis=0), dout.sum(axis=0)
+    dx = gamma / std * (dout - (dbeta + xhat * dgamma) / len(x))
+    return dx, dgamma, dbeta
+
+
+COURSE = ast.unparse(ast.parse(inspect.getsource(course_backward)))
+WRONG_IN_A_COURSE = [
+    ("dbeta + xhat * dgamma", "dbeta", "detached-variance"),
+    ("dout.sum(", "dout.mean(", "mean-instead-of-sum"),
+    ("(dout * xhat).sum", "(dout * x).sum", "wrong-dgamma"),
+]
+
+
+def test_a_cache_as_in_cs231n():
+    right = from_cache(course_forward, course_backward)
+    assert bnlib.check("batch_norm_backward", right).passed
+    assert bnlib.check("batch_norm_forward", from_cache(course_forward)).passed
+    assert bnlib.check("batch_norm_inference", from_cache(course_forward)).passed
+
+
+@pytest.mark.parametrize(("line", "wrong", "code"), WRONG_IN_A_COURSE)
+def test_mistakes_behind_a_cache_have_their_names(line, wrong, code):
+    space = {"np": np}
+    assert line in COURSE
+    exec(COURSE.replace(line, wrong), space)
+    answer = from_cache(course_forward, space["course_backward"])
+    result = bnlib.check("batch_norm_backward", answer)
+    assert not result.passed and code in result.mistakes, result
+
+
+def test_a_cache_of_other_norms_and_what_is_no_cache():
+    from bnlib import group_norm, group_norm_backward, rms_norm, rms_norm_backward
+
+    def spatial_groupnorm_forward(x, gamma, beta, G, gn_param):
+        return group_norm(x, gamma, beta, num_groups=G, eps=gn_param["eps"])
+
+    def rms_forward(x, weight, epsilon):
+        return rms_norm(x, weight, eps=epsilon)
+
+    for name, forward, backward in (
+        ("group_norm_backward", spatial_groupnorm_forward, group_norm_backward),
+        ("rms_norm_backward", rms_forward, rms_norm_backward),
+    ):
+        assert bnlib.check(name, from_cache(forward, backward)).passed
+    for answer, words in (
+        (from_cache(right, course_backward), "should return (y, cache)"),
+        (from_cache(course_forward), "say from_cache(forward, backward)"),
+    ):
+        result = bnlib.check("batch_norm_backward", answer)
+        text = " ".join(result.message.split())
+        assert result.mistakes == ("raises",) and words in text
+
+
+class CourseLayer:
+    """As books build it: made of a number of features, gradients in attributes."""
+
+    def __init__(self, num_features, eps=1e-5):
+        self.gamma, self.beta = np.ones(num_features), np.zeros(num_features)
+        self.eps = eps
+
+    def __call__(self, x):
+        y, self.cache = course_forward(
+            x, self.gamma, self.beta, {"mode": "train", "eps": self.eps}
+        )
+        return y
+
+    def backward(self, dout):
+        dx, self.dgamma, self.dbeta = course_backward(dout, self.cache)
+        return dx
+
+
+def test_a_layer_is_called_forward_and_back():
+    class Forgets(CourseLayer):
+        def __call__(self, x):
+            return super().__call__(x) - self.beta
+
+    class Ones(CourseLayer):
+        def backward(self, dout):
+            return super().backward(np.ones_like(dout))
+
+    class Scaled(CourseLayer):
+        def backward(self, dout):
+            return super().backward(dout), self.dgamma / len(dout), self.dbeta
+
+    assert bnlib.check("batch_norm_forward", from_layer(CourseLayer)).passed
+    assert bnlib.check("batch_norm_backward", from_layer(CourseLayer)).passed
+    for name, layer, code in (
+        ("batch_norm_forward", Forgets, "missing-beta"),
+        ("batch_norm_backward", Ones, "wrong-dbeta"),
+        ("batch_norm_backward", Scaled, "mean-instead-of-sum"),
+    ):
+        assert code in bnlib.check(name, from_layer(layer)).mistakes
+
+
+# -------------------------------------------------- a class, and what is done with it
+
+RIGHT_MODULE = """
+class Answer(torch.nn.Module):
+    def __init__(self, num_features, eps=1e-5, momentum=0.1):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x):
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = x.mean(0), x.var(0, correction=0)
+            self.update(mean.detach(), x.var(0).detach())
+        return (x - mean) / torch.sqrt(var + self.eps)
+
+    def update(self, mean, var):
+        m = self.momentum
+        self.running_mean = (1 - m) * self.running_mean + m * mean
+        self.running_var = (1 - m) * self.running_var + m * var
+"""
+WRONG_IN_TORCH = [
+    ("mean.detach(), x.var(0).detach()", "mean, x.var(0)", "keeps-graph"),
+    ("if self.training", "if torch.is_grad_enabled()", "mode-from-grad"),
+    ("if self.training", "if True", "eval-ignored"),
+    ("(num_features))", "(num_features), persistent=False)", "not-in-state"),
+    (
+        'register_buffer("running_mean", torch.zeros(num_features))',
+        "running_mean = torch.zeros(num_features)",
+        "not-in-state",
+    ),
+    ("x.var(0).detach()", "var.detach()", "biased-running-variance"),
+    ("m = self.momentum", "m = 1 - self.momentum", "momentum-reversed"),
+    ("torch.ones", "torch.zeros", "wrong-start"),
+]
+
+
+def module(text=RIGHT_MODULE):
+    space = {"torch": torch}
+    exec(text, space)
+    return space["Answer"]
+
+
+def test_a_layer_of_torch_is_judged_as_one_of_numpy():
+    before = torch.get_default_dtype()
+    for layer in (module(), torch.nn.BatchNorm1d):
+        result = bnlib.check("BatchNorm", layer)
+        assert result.passed, result
+    assert torch.get_default_dtype() == before
+
+
+@pytest.mark.parametrize(("line", "wrong", "code"), WRONG_IN_TORCH)
+def test_mistakes_of_a_layer_of_torch_have_their_names(line, wrong, code):
+    assert line in RIGHT_MODULE
+    result = bnlib.check("BatchNorm", module(RIGHT_MODULE.replace(line, wrong)))
+    assert result.mistakes == (code,), result
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_class_is_asked_for_and_no_instance():
+    for answer in (RIGHT["BatchNorm"][0](3), lambda num_features: None):
+        result = bnlib.check("BatchNorm", answer)
+        assert result.mistakes == ("wrong-signature",)
+        assert "the class itself" in " ".join(result.message.split())
 
 
 # ------------------------------------------------------------------------- manners

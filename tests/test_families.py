@@ -170,14 +170,8 @@ def constants_added(exercise):
 
 def lines_changed(exercise):
     for what, lines in slips(exercise):
-
-        def function(*args, lines=lines):
-            space = {"np": np, **dict(zip(exercise.arguments, args, strict=True))}
-            for line in lines:
-                exec(line.replace("return ", "_ = "), space)
-            return space["_"]
-
-        yield f"{what} {set(lines) - set(exercise.lines)}", function
+        made = exercise.with_lines(lines)
+        yield f"{what} {set(lines) - set(exercise.lines)}", made
 
 
 FAMILIES = (arguments_changed, outputs_changed, constants_added, lines_changed)

@@ -25,7 +25,9 @@ from functools import partial
 from pathlib import Path
 
 import firefox
+import nbformat
 import pytest
+from commands import python, with_book
 from test_site import AXE, BARRIERS, HTML, Quiet, soup
 
 import bnlib
@@ -785,6 +787,42 @@ def test_two_tabs_keep_both_answers(context, site):
     settle(two)
     assert "kept = 1" in place_of(two, "batch_norm_forward").inner_text()
     assert "mean = x.mean(" in place_of(two, "moments").inner_text()
+
+
+@needs_python
+@pytest.mark.browser
+def test_answers_are_saved_for_the_grader_and_loaded_again(context, site, tmp_path):
+    tab, _ = visit(context, site + PAGE)
+    tab.evaluate("""localStorage['bnlib-answers'] = '{"gone": {"code": "x"}}'""")
+    write(place_of(tab, "moments"), EXERCISES["moments"].source)
+    with tab.expect_download() as caught:
+        tab.get_by_role("button", name="Save my answers").click()
+    path = tmp_path / caught.value.suggested_filename
+    caught.value.save_as(path)
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    assert len(book.cells) == 2
+    asked = "-m", "bnlib", "grade", path, "--exercises=moments"
+    graded = python(*asked, cwd=tmp_path, env=with_book())
+    assert "1.00 of 1 points" in graded
+
+    # Of this page and another, into a browser that has neither.
+    name, other = "batch_norm_backward", EXERCISES["batch_norm_backward"]
+    text = f'{other.source}\n\ncheck("{name}", {name})'
+    book.cells.append(nbformat.v4.new_code_cell(text))
+    nbformat.write(book, path)
+    tab.evaluate("localStorage.clear()")
+    tab.reload()
+    settle(tab)
+    assert "NotImplementedError" in place_of(tab, "moments").inner_text()
+    tab.locator("input[type=file]").set_input_files(path)
+    tab.get_by_text("Answers loaded, of this page and others: 2.").wait_for()
+    assert press(place_of(tab, "moments"), "Check") == "✓ moments: right."
+    tab.goto(f"{site}chapters/{other.chapter}.html")
+    settle(tab)
+    assert "dxhat = dy * gamma" in place_of(tab, name).inner_text()
+    tab.locator("input[type=file]").set_input_files(ROOT / "README.md")
+    tab.get_by_text("This is no notebook of answers").wait_for()
 
 
 @needs_python

@@ -5,6 +5,7 @@ catalogue fits, and the answer has to be flagged as unknown.
 """
 
 import numpy as np
+from right_answers import LayerInPlace
 
 WRONG = []
 
@@ -747,3 +748,96 @@ def averages_of_chapter_four(dy, x, gamma, eps):
 @wrong("rms_norm", "gamma-plus-one")
 def one_plus_gamma(x, gamma, eps):
     return (1 + gamma) * x / np.sqrt(np.mean(x**2, -1, keepdims=True) + eps)
+
+
+@wrong("rms_norm_backward", "layer-norm-instead")
+def layer_norms_dx(dy, x, gamma, eps):
+    rms = np.sqrt((x**2).mean(1, keepdims=True) + eps)
+    xhat, g = x / rms, dy * gamma
+    dx = g - g.mean(1, keepdims=True) - xhat * (g * xhat).mean(1, keepdims=True)
+    return dx / rms, (dy * xhat).sum(0)
+
+
+@wrong("group_norm_backward", "per-channel-averages")
+def averages_by_channel(dy, x, gamma, num_groups, eps):
+    rows = x.reshape(len(x), num_groups, -1)
+    std = np.sqrt(rows.var(2, keepdims=True) + eps)
+    xhat = ((rows - rows.mean(2, keepdims=True)) / std).reshape(x.shape)
+    g, a = dy * gamma[:, None, None], {"axis": (2, 3), "keepdims": True}
+    dx = g - g.mean(**a) - xhat * (g * xhat).mean(**a)
+    std = np.repeat(std, x.shape[1] // num_groups, axis=1)[..., None]
+    return dx / std, (dy * xhat).sum((0, 2, 3)), dy.sum((0, 2, 3))
+
+
+@wrong("instance_norm", "per-sample-statistics", "layer-norm-instead")
+def one_mean_an_image(x, gamma, beta, eps):
+    flat = x.reshape(len(x), -1)
+    mean, std = flat.mean(1), np.sqrt(flat.var(1) + eps)
+    xhat = (x - mean[:, None, None, None]) / std[:, None, None, None]
+    return gamma[:, None, None] * xhat + beta[:, None, None]
+
+
+@wrong("BatchNorm", "shared-state")
+class InPlace(LayerInPlace):
+    def load_state_dict(self, state):
+        self.running_mean = state["running_mean"]
+        self.running_var = state["running_var"]
+
+
+@wrong("BatchNorm", "mode-from-batch")
+class AloneIsEvaluation(LayerInPlace):
+    def __call__(self, x):
+        self.training = len(x) > 1
+        return super().__call__(x)
+
+
+@wrong("BatchNorm", "updates-in-evaluation")
+class NeverRests(LayerInPlace):
+    def __call__(self, x):
+        y = super().__call__(x)
+        if not self.training:
+            self.train()
+            super().__call__(x)
+        return y
+
+
+@wrong("BatchNorm", "not-in-state")
+class Forgets(LayerInPlace):
+    def load_state_dict(self, state):
+        self.eps = state["eps"]
+
+
+@wrong("BatchNorm", "momentum-reversed")
+class AsKerasCallsIt(LayerInPlace):
+    def __init__(self, num_features, eps, momentum):
+        super().__init__(num_features, eps, 1 - momentum)
+
+
+@wrong("BatchNorm", "raises")
+class NoState(LayerInPlace):
+    state_dict = None
+
+
+@wrong("recalibrate", "mean-of-variances")
+def as_the_paper_says(x, counts):
+    """Algorithm 2: the average of unbiased variances, over batches of one length."""
+    batches = np.split(x, np.cumsum(counts)[:-1])
+    means = [b.mean(axis=0) for b in batches]
+    variances = [b.var(axis=0, ddof=1) for b in batches]
+    return np.mean(means, axis=0), np.mean(variances, axis=0)
+
+
+@wrong("recalibrate", "last-batch")
+def overwritten_each_time(x, counts):
+    for batch in np.split(x, np.cumsum(counts)[:-1]):
+        mean, var = batch.mean(axis=0), batch.var(axis=0, ddof=1)
+    return mean, var
+
+
+@wrong("recalibrate", "running-average")
+def moved_a_tenth_each_time(x, counts):
+    mean, var = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    for batch in np.split(x, np.cumsum(counts)[:-1]):
+        mean = 0.9 * mean + 0.1 * batch.mean(axis=0)
+        var = 0.9 * var + 0.1 * batch.var(axis=0, ddof=1)
+    return mean, var

@@ -1,7 +1,8 @@
 """Read an exercise off the cells of its chapter, as a piece of its module.
 
 The statement says title and signature, the stub what a learner starts from, the two
-admonitions before the solution are the hints; then comes the solution.
+admonitions before the solution are the hints; then comes the solution. Of a class,
+`_about` says the outputs, beside the script that calls it.
 """
 
 import functools
@@ -13,8 +14,7 @@ CODE = """
 EXERCISE = Exercise(
     name={name!r},
     title={title!r},
-    chapter={chapter!r},
-    outputs={outputs!r},
+    chapter={chapter!r},{outputs}
     hints=({hints}),
     stub='''\\
 {stub}''',
@@ -54,16 +54,17 @@ def as_code(path, name):
     answers = [code.removesuffix(call) + "\n" for code in codes if call in code]
     stubs = [a for a in answers if "NotImplementedError" in a]
     statement = rf"{{exercise-start}} Write: (.+)\n:label: {label}"
-    signature = rf"`{name}\(.*\) -> \(?(.+?)\)?`"
+    signature = rf"`{name}\(.*?\)(?: -> \(?(.+?)\)?)?`"
     text = "\n".join(texts)
     outputs = the_one(re.findall(signature, text), name, "signature")
+    outputs = f"\n    outputs={tuple(outputs.split(', '))!r}," if outputs else ""
     before = [t for t in texts if f"{{solution-start}} {label}" in t]
     hints = re.findall(HINT, the_one(before, name, "cell with hints"))
     return CODE.format(
         name=name,
         title=the_one(re.findall(statement, text), name, "statement"),
         chapter=path.stem,
-        outputs=tuple(outputs.split(", ")),
+        outputs=outputs,
         hints=", ".join(map(quoted, hints)),
         stub=the_one(stubs, name, "stub"),
         source=the_one([a for a in answers if a not in stubs], name, "solution"),

@@ -53,6 +53,8 @@ WORDS = {  # what the buttons say where they cannot do what they offer
     "ended": "Python gave up, and starts anew next time.",
     "busy": "Python is busy with another cell. Wait for it, or press its Stop.",
     "late": "Stopped: no end after {} seconds. Is there an endless loop?",
+    "loaded": "Answers loaded, of this page and others: {}.",
+    "unread": "This is no notebook of answers. Load one that was saved here.",
 }
 
 

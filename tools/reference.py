@@ -48,7 +48,8 @@ def origin(thing):
 
 def label(dotted):
     """The name by which a module's page is referred to."""
-    return "module-" + dotted.removeprefix("bnlib.").replace(".", "-")
+    dotted = dotted.removeprefix("bnlib.").replace(".", "-")
+    return f"module-{dotted}".lower()  # as Sphinx looks for labels
 
 
 def page_of(module):

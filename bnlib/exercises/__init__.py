@@ -2,7 +2,9 @@
 
 from importlib import import_module
 
-__all__ = ["EXERCISES"]
+from bnlib.exercises._adapt import from_cache, from_layer
+
+__all__ = ["EXERCISES", "from_cache", "from_layer"]
 
 _NAMES = (
     "zca_whiten",
@@ -11,6 +13,7 @@ _NAMES = (
     "batch_norm_backward",
     "update_running",
     "batch_norm_inference",
+    "BatchNorm",
     "fold_linear",
     "conv_batch_norm",
     "conv_batch_norm_backward",
@@ -18,13 +21,17 @@ _NAMES = (
     "batch_renorm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "instance_norm",
     "group_norm",
+    "group_norm_backward",
     "rms_norm",
+    "rms_norm_backward",
     "adaptive_instance_norm",
     "pre_norm_block",
     "dynamic_tanh_backward",
     "weight_standardize",
     "merge_moments",
+    "recalibrate",
 )
 EXERCISES = {
     name: import_module(f"bnlib.exercises.catalogue.{name}").EXERCISE for name in _NAMES

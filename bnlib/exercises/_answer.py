@@ -174,7 +174,7 @@ def _unchanged(a, b):
 
 def caller_of(exercise, function):
     """How to pass the arguments: by name if the names are ours, in order if not."""
-    names = exercise.arguments
+    names, function = exercise.arguments, exercise.as_function(function)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

@@ -252,13 +252,14 @@ def every_row_twice(output):
     )
 
 
-def same_slope(forward):
-    """dx by finite differences of a forward pass, which gets x, gamma and eps."""
+def same_slope(forward, *more):
+    """dx by finite differences of a forward pass: of x, gamma, eps and more by name."""
 
     def holds(args, out):
         x, gamma = args["x"], args["gamma"]
         way = np.cos(np.arange(x.size)).reshape(x.shape) * np.ptp(x)
-        ends = (forward(x + h * way, gamma, eps=args["eps"])[0] for h in (1e-5, -1e-5))
+        rest = {name: args[name] for name in ("eps", *more)}
+        ends = (forward(x + h * way, gamma, **rest)[0] for h in (1e-5, -1e-5))
         there, back = ((args["dy"] * y).sum() for y in ends)
         return (out["dx"] * way).sum(), (there - back) / 2e-5
 

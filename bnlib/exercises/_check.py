@@ -119,6 +119,8 @@ def _answers(exercise, caller):
             return _simple(exercise, "too-slow", text, answer=answer), []
         if isinstance(answer.error, NotImplementedError):
             return _simple(exercise, "not-started"), []
+        if code := getattr(answer.error, "mistake", ""):  # a script is sure of it
+            return _simple(exercise, code, answer=answer), []
         if not (case.refusable and isinstance(answer.error, ValueError)):
             answers.append(judge(exercise, answer))
     return None, answers

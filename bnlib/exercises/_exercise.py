@@ -7,6 +7,7 @@ import ast
 import contextlib
 import difflib
 import functools
+import inspect
 import itertools
 import re
 import warnings
@@ -34,6 +35,7 @@ def _changes(right, wrong):
 @functools.cache
 def _code(line):
     """A line, ready to run; None if it is not Python."""
+    line = line + " pass" if line.endswith(":") else line
     with contextlib.suppress(SyntaxError):
         return compile(re.sub(r"\breturn\b", "_ =", line), "<mistake>", "exec")
 
@@ -74,6 +76,8 @@ class Exercise:
     the package. inputs : gives the cases. wrong_lines : {right line: {mistake: wrong
     line}}, beside the shared ones. words : sentences for this exercise only.
     properties : what must hold of any answer. flexible : shape (1, C) will do for (C,).
+    script : where the answer is a class, what is done with it: (class, arguments) ->
+    outputs; of numpy, np and sys alone, since it is sent to where submissions run.
     """
 
     name: str
@@ -89,15 +93,22 @@ class Exercise:
     words: str = ""
     properties: tuple = ()
     flexible: bool = False
+    script: Callable | None = None
 
     @cached_property
     def arguments(self):
         """The names of the arguments, in order."""
+        if self.script:
+            return tuple(inspect.signature(self.script).parameters)[1:]
         return tuple(re.findall(r"\w+", self.source.splitlines()[0])[2:])
 
     @property
     def signature(self):
         """What goes in and what comes out: "moments(x) -> (mean, var)"."""
+        if self.script:  # of a class, how one is made
+            return self.name + re.search(r"__init__\(self, (.+)\):", self.stub)[1].join(
+                "()"
+            )
         out = ", ".join(self.outputs)
         out = f"({out})" if len(self.outputs) > 1 else out
         return f"{self.name}({', '.join(self.arguments)}) -> {out}"
@@ -112,7 +123,12 @@ class Exercise:
         """The solution as a function."""
         space = {"np": np}
         exec(self.source, space)
-        return space[self.name]
+        return self.as_function(space[self.name])
+
+    def as_function(self, answer):
+        """An answer as a function of the arguments, which a class is by its script."""
+        is_class = self.script and isinstance(answer, type)
+        return functools.partial(self.script, answer) if is_class else answer
 
     @cached_property
     def own_words(self):
@@ -173,7 +189,15 @@ class Exercise:
 
     def mutant(self, *mistakes, constant=SAMPLE):
         """The solution with these mistakes, as a function of the arguments."""
-        return _function(self._written(*mistakes), self.arguments, constant)
+        return self.with_lines(self._written(*mistakes), constant)
+
+    def with_lines(self, lines, constant=SAMPLE):
+        """The solution with these lines in place of its own, as a function."""
+        if not self.script:
+            return _function(lines, self.arguments, constant)
+        text = "\n".join(map(_as_indented, self.source.splitlines()[1:], lines))
+        methods = [_method(m, constant) for m in re.split(r"\n(?=def )", text)]
+        return self.as_function(type(self.name, (), {m.__name__: m for m in methods}))
 
     @cached_property
     def with_constants(self):
@@ -219,6 +243,27 @@ def outputs_of(exercise, names, label, constant=SAMPLE):
 
 
 @functools.lru_cache(maxsize=8000)
+def _method(text, constant):
+    """A method of a class: most mistakes share all but one of them."""
+    space = {"np": np, "C": constant}
+    exec(text, space)
+    return space[re.match(r"def (\w+)", text)[1]]
+
+
+def _as_indented(old, new):
+    """A line of a class in the place of another; its methods begin at the margin."""
+    new = f"return{new[3:]}" if new.startswith("_ =") else new
+    return (len(old) - len(old.lstrip()) - 4) * " " + new
+
+
+@functools.lru_cache(maxsize=8000)
+def _by_script(exercise, label, constant, lines):
+    """What the script makes of a class of these lines."""
+    case = next(case for case in exercise.cases if case.label == label)
+    return exercise.with_lines(lines, constant)(*case.in_double())
+
+
+@functools.lru_cache(maxsize=8000)
 def _after(exercise, label, constant, lines):
     """The names after these lines: what most mistakes share is run once."""
     if lines:
@@ -235,7 +280,8 @@ def outputs_of_lines(exercise, lines, label, constant=SAMPLE):
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = _after(exercise, label, constant, tuple(lines))["_"]
+            given = exercise, label, constant, tuple(lines)
+            result = _by_script(*given) if exercise.script else _after(*given)["_"]
             result = result if isinstance(result, tuple) else (result,)
             return tuple(np.asarray(part, dtype=float) for part in result)
     except Exception:

@@ -133,11 +133,12 @@ class Submission:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.process = None
 
-    def function(self, name):
-        """A function of the submission that can be called from here."""
+    def function(self, name, script=None):
+        """A function of the submission, or of a class by its script, seen from here."""
+        more = {"script": inspect.getsource(script)} if script else {}
 
         def proxy(*args, **kwargs):
-            given = {"args": list(map(encode, args))}
+            given = {"args": list(map(encode, args))} | more
             given["kwargs"] = {n: encode(a) for n, a in kwargs.items()}
             line = json.dumps({"name": name} | given) + "\n"
             try:
@@ -157,7 +158,7 @@ class Submission:
             return decode(reply["result"])
 
         parameters = self.functions[name]
-        if parameters is not None:
+        if parameters is not None and not script:
             with contextlib.suppress(ValueError, TypeError):
                 proxy.__signature__ = inspect.Signature(map(_parameter, parameters))
         return proxy
@@ -180,6 +181,7 @@ def _as_error(reply):
     )
     error = kind(text) if known else type(name or "Exception", (Exception,), {})(text)
     error.place = str(reply.get("place", ""))[:200]
+    error.mistake = str(reply.get("mistake", ""))
     return error
 
 
@@ -259,7 +261,7 @@ def graded(path, asked, seed, seconds, memory):
 
 def _judge(submission, name, points, seed):
     exercise = _fresh(name, seed)
-    result = judged(exercise, submission.function(name))
+    result = judged(exercise, submission.function(name, exercise.script))
     if submission.process.poll() is not None or "too-slow" in result.mistakes:
         submission.start()  # nobody knows what state it was left in
     credit = credit_of(result, len(exercise.outputs))

@@ -25,6 +25,11 @@ WRONG_LINES = {
         "wrong-axis: without height": "axes = (0, 3)",
         "wrong-axis: last": "axes = (0, 1, 2)",
     },
+    "axes = (2, 3)": {
+        "batch-norm-instead": "axes = (0, 2, 3)",
+        "layer-norm-instead": "axes = (1, 2, 3)",
+        "per-pixel-statistics": "axes = 3",
+    },
     "param_axes = 0": {
         "wrong-axis: of the sums": "param_axes = 1",
         "missing-sum": "param_axes = ()",
@@ -273,6 +278,63 @@ WRONG_LINES = {
         "sign-error: beta": "y = gamma * xhat - beta",
         "affine-before-normalization": "y = xhat",
     },
+    "square = (x**2).mean(axis=axes, keepdims=True)": {
+        "layer-norm-instead: in the square": "square = x.var(axis=axes, keepdims=True)",
+        "sum-instead-of-mean": "square = (x**2).sum(axis=axes, keepdims=True)",
+        "missing-square": "square = x.mean(axis=axes, keepdims=True) ** 2",
+        "wrong-power: absolute": "square = abs(x).mean(axis=axes, keepdims=True) ** 2",
+        "wrong-broadcast": "square = (x**2).mean(axis=axes)",
+    },
+    "rms = np.sqrt(square + eps)": {
+        "wrong-eps: any": "rms = np.sqrt(square + C)",
+        "wrong-eps: beside": "rms = np.sqrt(square + eps + C)",
+        "wrong-eps: any, outside": "rms = np.sqrt(square) + C",
+        "wrong-eps: beside, outside": "rms = np.sqrt(square + eps) + C",
+        "wrong-power: square squared": "rms = np.sqrt(square**2 + eps)",
+        "missing-eps": "rms = np.sqrt(square)",
+        "eps-outside-root": "rms = np.sqrt(square) + eps",
+        "eps-outside-root: two roots": "rms = np.sqrt(square) + np.sqrt(eps)",
+        "eps-outside-root: twice": "rms = np.sqrt(square + eps) + eps",
+        "variance-instead-of-std": "rms = square + eps",
+        "variance-instead-of-std: without eps": "rms = square",
+        "wrong-eps: own": "rms = np.sqrt(square + 1e-5)",
+        "wrong-eps: tiny": "rms = np.sqrt(square + 1e-8)",
+        "wrong-eps: outside": "rms = np.sqrt(square) + 1e-8",
+        "wrong-eps: floor": "rms = np.sqrt(np.maximum(square, eps))",
+        "wrong-eps: floor of the deviation": "rms = np.maximum(np.sqrt(square), eps)",
+        "wrong-eps: squared": "rms = np.sqrt(square + eps**2)",
+    },
+    "share = counts[:, None] / counts.sum()": {
+        "unweighted": "share = np.ones((len(counts), 1)) / len(counts)",
+        "sum-instead-of-mean": "share = counts[:, None]",
+    },
+    "mean = (share * means).sum(axis=0)": {
+        "unweighted: mean": "mean = (1 / len(means) * means).sum(axis=0)",
+    },
+    "between = (means - mean) ** 2": {
+        "missing-between-variance": "between = 0",
+        "sign-error": "between = -((means - mean) ** 2)",
+        "missing-square": "between = abs(means - mean)",
+        "missing-mean": "between = means**2",
+        "wrong-center: first worker": "between = (means - means[0]) ** 2",
+        "wrong-center: plain mean": "between = (means - means.mean(axis=0)) ** 2",
+        "mean-of-variances": "between = 0",
+        "cancellation": "between = means**2",
+    },
+    "var = (share * (variances + between)).sum(axis=0)": {
+        "unweighted: variance": "var = (variances + between).mean(axis=0)",
+        "std-instead-of-variance": (
+            "var = (share * (np.sqrt(variances) + between)).sum(axis=0)"
+        ),
+        "mean-of-variances": "var = variances.mean(axis=0)",
+        "unweighted: between": (
+            "var = (share * variances).sum(axis=0) + means.var(axis=0)"
+        ),
+        "unweighted: around the merged mean": (
+            "var = (share * variances).sum(axis=0) + between.mean(axis=0)"
+        ),
+        "cancellation": ("var = (share * (variances + between)).sum(axis=0) - mean**2"),
+    },
     "r = std / running_std": {
         "adds-eps: running": "r = std / (running_std + eps)",
         "r-inverted": "r = running_std / std",
@@ -376,6 +438,10 @@ Multiply x by 10 and keep dy: all terms of dx must shrink by the same factor.
 
 wrong-power: variance squared
 You square the variance under the root; it is made of squares already.
+Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
+
+wrong-power: square squared
+You square the mean square under the root.
 Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
 
 wrong-power: mean's term
@@ -649,6 +715,10 @@ Change one example only: the results of the others should not move.
 layer-norm-instead
 This is layer normalization; something else is asked for.
 Add 100 to all of x, then look which values share a mean in this exercise.
+
+layer-norm-instead: in the square
+Your mean square is a variance: the mean was subtracted in it.
+Add 100 to all of x. Should what you divide by grow?
 
 rms-norm-instead
 This is RMS normalization: the mean is not subtracted.

@@ -23,7 +23,8 @@ _STEPS = {
     "new_bias": "the new bias",
     "between": "the spread between the workers",
 }
-_HIDDEN = {"np", "C", "axes", "param_axes", "shape", "_"}  # no values of the formula
+# No values of the formula.
+_HIDDEN = {"np", "C", "axes", "param_axes", "shape", "self", "state", "_"}
 
 
 def _name(node):
@@ -176,7 +177,8 @@ def _values(tree):
         for name, value in ast.iter_fields(parent):
             inside = value if isinstance(value, list) else [value]
             for place, node in enumerate(inside) if name not in skipped else ():
-                if isinstance(node, ast.BinOp | ast.Call | ast.Name):
+                set_here = isinstance(getattr(node, "ctx", None), ast.Store)
+                if isinstance(node, ast.BinOp | ast.Call | ast.Name) and not set_here:
                     at = place if isinstance(value, list) else None
                     yield parent, name, at, node
 
@@ -193,6 +195,8 @@ def _alternatives(node, names, arguments):
 
 def slips_of(line, names, arguments):
     """(code, what is there instead, line) for each change of a line in one place."""
+    if not line or line.endswith(":"):
+        return  # of a class: where a method begins, or a branch
     tree = ast.parse(re.sub(r"\breturn\b", "_ =", line))
     for parent, name, place, node in list(_values(tree)):
         ways = _alternatives(node, names, arguments)
@@ -214,15 +218,16 @@ def _put(parent, name, place, node):
 @functools.cache
 def slips(exercise):
     """(code and sentence, lines) for each slip in a line of the solution."""
-    found, names = [], list(exercise.arguments)
+    arguments = ("x",) if exercise.script else exercise.arguments
+    found, names = [], list(arguments)
     for number, line in enumerate(exercise.lines):
-        target = line.partition(" = ")[0]
+        target, is_set, _ = line.partition(" = ")
         step = _STEPS.get(target, target)
         where = "the result" if line.startswith("return") else f"the step to {step}"
-        for code, what, new in slips_of(line, names, exercise.arguments):
+        for code, what, new in slips_of(line, names, arguments):
             says = f"These are the numbers of a solution with {what} in {where}."
             lines = (*exercise.lines[:number], new, *exercise.lines[number + 1 :])
             found.append((f"{code}: {says}", lines))
-        if target not in (*_HIDDEN, *names) and "return" not in line:
-            names.append(target)
+        new = target.split(", ") if is_set else ()
+        names += [name for name in new if name not in (*_HIDDEN, *names)]
     return tuple(found)

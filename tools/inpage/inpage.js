@@ -244,6 +244,8 @@
       const answer = await place.send({ do: "check", name, code: place.code() });
       if (answer.passed) keep(name, { solved: true });
     };
+    if (!Object.keys(places).length) addFiles(cell);
+    places[name] = place;
     place.claim();
     place.enter = check;
     cell.querySelector("pre")?.addEventListener("click", () => place.open());
@@ -260,6 +262,62 @@
       entry?.isIntersecting && look();
     if (!(/** @type {any} */ (navigator).connection?.saveData))
       new IntersectionObserver(seen).observe(cell);
+  }
+
+  // ---- answers as a notebook: to hand in, and to go on from elsewhere ------------------
+
+  const CALL = /\n+check\("(\w+)", \w+\)\s*$/;
+  const known = Object.values(book.exercises).flat();
+  /** @type {Record<string, {write: (text: string) => void}>} */
+  const places = {};
+
+  /** All answers, of every page, as `python -m bnlib grade` takes them. */
+  function notebook() {
+    recall();
+    const own = known.filter((name) => answers[name]?.code);
+    const texts = own.map((name) => `${answers[name]?.code?.trimEnd()}\n\n\ncheck("${name}", ${name})`);
+    const made = ["import numpy as np\n\nfrom bnlib import check", ...texts].map((source, n) => ({
+      ...{ cell_type: "code", id: `answer-${n}`, metadata: {}, execution_count: null },
+      ...{ outputs: [], source },
+    }));
+    const kernelspec = { display_name: "Python 3", language: "python", name: "python3" };
+    return JSON.stringify({ cells: made, metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 });
+  }
+
+  /** Take over the answers of a notebook, saved here or a workbook; how many there are.
+   * @param {string} text */
+  function take(text) {
+    let count = 0;
+    for (const { source } of JSON.parse(text).cells) {
+      const whole = [source].flat().join("");
+      const name = whole.match(CALL)?.[1] ?? "";
+      const begun = !whole.includes("raise NotImplementedError"); // a stub replaces no answer
+      if (!begun || !known.includes(name)) continue;
+      const code = whole.replace(CALL, "\n");
+      places[name] ? places[name].write(code) : keep(name, { code });
+      count += 1;
+    }
+    return count;
+  }
+
+  /** @param {Element} cell above which it stands */
+  function addFiles(cell) {
+    const bar = add(/** @type {Element} */ (cell.parentElement), "div", "bn-bar");
+    cell.before(bar);
+    button(bar, "Save my answers", () => {
+      const href = URL.createObjectURL(new Blob([notebook()], { type: "application/x-ipynb+json" }));
+      Object.assign(document.createElement("a"), { href, download: "answers.ipynb" }).click();
+    });
+    button(bar, "Load answers", () => file.click());
+    const said = add(bar, "span", "bn-loaded");
+    said.setAttribute("role", "status");
+    const file = /** @type {HTMLInputElement} */ (add(bar, "input", "bn-file"));
+    Object.assign(file, { type: "file", accept: ".ipynb", hidden: true });
+    file.addEventListener("change", async () => {
+      const count = await file.files?.[0]?.text().then(take).catch(() => -1);
+      said.textContent = count === -1 ? book.unread : book.loaded.replace("{}", count);
+      file.value = ""; // the same one may be chosen again
+    });
   }
 
   // ---- the other cells: what is edited flows into those below -------------------------
@@ -325,7 +383,7 @@
   recall();
   cells.forEach((pre, number) => {
     const cell = pre.closest(".cell");
-    const [call, name] = printed[number].match(/\n+check\("(\w+)", \w+\)$/) ?? [];
+    const [call, name] = printed[number].match(CALL) ?? [];
     const open = cell?.matches(".tag_exercise") && !cell.closest(".solution");
     if (cell && open && name) exercise(cell, name, printed[number].replace(call ?? "", ""));
     else if (cell?.matches(".bn-try")) tryCell(cell, number);

@@ -189,8 +189,8 @@ def wrong_name(name, namespace):
     before = fresh()
     own = [n for n, v in namespace.items() if callable(v) and n not in before]
     have = f"You have {', '.join(own)}." if own else "There is no function yet."
-    wanted = EXERCISES[name].signature.partition(" ->")[0]
-    said = f"No function is named {name}. {have} Begin with: def {wanted}:"
+    begin, _, _ = EXERCISES[name].stub.partition("\n")
+    said = f"No function is named {name}. {have} Begin with: {begin}"
     return f'<p class="bn-error">{html.escape(said)}</p>'
 
 

@@ -74,11 +74,6 @@ _about = {
         ),
     ),
     "wrong_lines": {
-        "axes = (2, 3)": {
-            "batch-norm-instead": "axes = (0, 2, 3)",
-            "layer-norm-instead": "axes = (1, 2, 3)",
-            "per-pixel-statistics": "axes = 3",
-        },
         "beta = style.mean(axis=axes, keepdims=True)": {
             "style-of-x": "style = x; beta = style.mean(axis=axes, keepdims=True)",
             "one-style": "beta = style.mean(axis=(0, 2, 3), keepdims=True)",

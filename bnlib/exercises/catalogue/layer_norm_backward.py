@@ -4,7 +4,12 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import DBETA_IS_THE_SUM, row_cases, same_slope, sums_to_zero
+from bnlib.exercises._cases import (
+    DBETA_IS_THE_SUM,
+    row_cases,
+    same_slope,
+    sums_to_zero,
+)
 from bnlib.exercises._exercise import Exercise
 
 _about = {

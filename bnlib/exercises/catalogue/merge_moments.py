@@ -63,25 +63,7 @@ _about = {
         ),
     ),
     "wrong_lines": {
-        "share = counts[:, None] / counts.sum()": {
-            "unweighted": "share = np.ones((len(counts), 1)) / len(counts)",
-            "sum-instead-of-mean": "share = counts[:, None]",
-        },
-        "mean = (share * means).sum(axis=0)": {
-            "unweighted: mean": "mean = (1 / len(means) * means).sum(axis=0)",
-        },
-        "between = (means - mean) ** 2": {
-            "missing-between-variance": "between = 0",
-            "sign-error": "between = -((means - mean) ** 2)",
-            "missing-square": "between = abs(means - mean)",
-            "missing-mean": "between = means**2",
-            "wrong-center: first worker": "between = (means - means[0]) ** 2",
-            "wrong-center: plain mean": "between = (means - means.mean(axis=0)) ** 2",
-            "mean-of-variances": "between = 0",
-            "cancellation": "between = means**2",
-        },
         "var = (share * (variances + between)).sum(axis=0)": {
-            "unweighted: variance": "var = (variances + between).mean(axis=0)",
             "unbiased-variance": (
                 "share = counts[:, None] / (counts.sum() - 1); var = (share"
                 " * (variances + between)).sum(axis=0)"
@@ -93,19 +75,6 @@ _about = {
             "unbiased-variance: of each": (
                 "share = (counts[:, None] - 1) / (counts.sum() - len(counts)); var "
                 "= (share * (variances + between)).sum(axis=0)"
-            ),
-            "std-instead-of-variance": (
-                "var = (share * (np.sqrt(variances) + between)).sum(axis=0)"
-            ),
-            "mean-of-variances": "var = variances.mean(axis=0)",
-            "unweighted: between": (
-                "var = (share * variances).sum(axis=0) + means.var(axis=0)"
-            ),
-            "unweighted: around the merged mean": (
-                "var = (share * variances).sum(axis=0) + between.mean(axis=0)"
-            ),
-            "cancellation": (
-                "var = (share * (variances + between)).sum(axis=0) - mean**2"
             ),
         },
         "return mean, var": {

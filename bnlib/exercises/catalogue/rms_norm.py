@@ -4,7 +4,10 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import XHAT_HAS_MEAN_SQUARE, row_cases
+from bnlib.exercises._cases import (
+    XHAT_HAS_MEAN_SQUARE,
+    row_cases,
+)
 from bnlib.exercises._exercise import Exercise
 
 _about = {
@@ -17,39 +20,9 @@ _about = {
                 "x0 = x; mean = x.mean(axis=axes, keepdims=True); square = ((x"
                 " - mean) ** 2).mean(axis=axes, keepdims=True)"
             ),
-            "layer-norm-instead: in the square": (
-                "square = x.var(axis=axes, keepdims=True)"
-            ),
-            "sum-instead-of-mean": "square = (x**2).sum(axis=axes, keepdims=True)",
-            "missing-square": "square = x.mean(axis=axes, keepdims=True) ** 2",
-            "wrong-power: absolute": (
-                "square = abs(x).mean(axis=axes, keepdims=True) ** 2"
-            ),
             "affine-before-normalization": (
                 "x = gamma * x; square = (x**2).mean(axis=axes, keepdims=True)"
             ),
-            "wrong-broadcast": "square = (x**2).mean(axis=axes)",
-        },
-        "rms = np.sqrt(square + eps)": {
-            "wrong-eps: any": "rms = np.sqrt(square + C)",
-            "wrong-eps: beside": "rms = np.sqrt(square + eps + C)",
-            "wrong-eps: any, outside": "rms = np.sqrt(square) + C",
-            "wrong-eps: beside, outside": "rms = np.sqrt(square + eps) + C",
-            "wrong-power: variance squared": "rms = np.sqrt(square**2 + eps)",
-            "missing-eps": "rms = np.sqrt(square)",
-            "eps-outside-root": "rms = np.sqrt(square) + eps",
-            "eps-outside-root: two roots": "rms = np.sqrt(square) + np.sqrt(eps)",
-            "eps-outside-root: twice": "rms = np.sqrt(square + eps) + eps",
-            "variance-instead-of-std": "rms = square + eps",
-            "variance-instead-of-std: without eps": "rms = square",
-            "wrong-eps: own": "rms = np.sqrt(square + 1e-5)",
-            "wrong-eps: tiny": "rms = np.sqrt(square + 1e-8)",
-            "wrong-eps: outside": "rms = np.sqrt(square) + 1e-8",
-            "wrong-eps: floor": "rms = np.sqrt(np.maximum(square, eps))",
-            "wrong-eps: floor of the deviation": (
-                "rms = np.maximum(np.sqrt(square), eps)"
-            ),
-            "wrong-eps: squared": "rms = np.sqrt(square + eps**2)",
         },
         "xhat = x / rms": {
             "layer-norm-instead": "xhat = (x - mean) / rms",
@@ -68,10 +41,6 @@ _about = {
         },
     },
     "words": """
-wrong-power: variance squared
-You square the mean square under the root.
-Multiply x by 10. What you divide by must grow tenfold, not a hundredfold.
-
 layer-norm-instead
 The mean is subtracted; RMS normalization leaves it in.
 Read the formula again: which of layer norm's steps is missing in it?

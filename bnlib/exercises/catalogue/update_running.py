@@ -4,7 +4,10 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import Property, batch_cases
+from bnlib.exercises._cases import (
+    Property,
+    batch_cases,
+)
 from bnlib.exercises._exercise import Exercise
 
 
