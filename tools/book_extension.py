@@ -15,7 +15,7 @@
 - Figures with a slider become plain HTML, which needs no script to be seen
   (tools/movables.py).
 - The reference is written from the docstrings, with a page for every module
-  (tools/reference.py); the table of frameworks from chapters/parity.toml
+  (tools/reference.py); the tables of frameworks from chapters/parity.toml
   (tools/parity.py); the claims of a chapter from the ledger's (tools/claims.py).
 - The search knows sections, terms, names and exercises (tools/site_search.py).
 - Icons that no page shows are left out of the theme's style sheet (tools/slim.py), and
@@ -266,9 +266,9 @@ def write_modules(app, docname, source):
 
 
 def write_parity(app, docname, source):
-    """Fill the table into chapters/parity.md, anew when a fact has changed."""
+    """Fill the tables into chapters/parity.md, anew when a fact has changed."""
     if docname == "chapters/parity":
-        source[0] = source[0].replace(parity.MARK, parity.table())
+        source[0] = parity.fill(source[0])
         app.env.note_dependency(str(parity.FACTS))
         app.env.note_dependency(parity.__file__)
 
