@@ -375,7 +375,7 @@
       const out = times(layers.at(-1).h, w.at(-1)).map((row) => row[0]);
       const margins = out.map((v, i) => v * labels[i]);
       losses.push(mean(margins.map((m) => (m > 30 ? 0 : m < -30 ? -m : Math.log1p(Math.exp(-m))))));
-      right = mean(margins.map((m) => (m > 0 ? 1 : 0)));
+      right = mean(margins.map((m) => (m > 0 ? 1 : m < 0 ? 0 : 0.5))); // dead: a guess
       let d = margins.map((m, i) => [-labels[i] / (1 + Math.exp(clip(m, -500, 500))) / labels.length]);
       const moved = [];
       for (let k = w.length - 1; k >= 0; k--) {
