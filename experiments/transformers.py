@@ -25,18 +25,20 @@ from experiments.provenance import RESULTS, command, provenance, rounded, write
 from experiments.runner import Run
 
 PLACES = ("post", "pre")
-ARMS = {  # which norm, where, how many blocks, spread of the embedding, QK-norm
-    "layer": ("layer", "pre", 4, 1.0, False),
-    "rms": ("rms", "pre", 4, 1.0, False),
-    "batch": ("batch", "pre", 4, 1.0, False),
-    "dyt": ("dyt", "pre", 4, 1.0, False),
-    "none": ("none", "pre", 4, 1.0, False),
-    "layer, small embedding": ("layer", "pre", 4, 0.02, False),
-    "dyt, small embedding": ("dyt", "pre", 4, 0.02, False),
-    "layer, 12 blocks": ("layer", "pre", 12, 1.0, False),
-    "dyt, 12 blocks": ("dyt", "pre", 12, 1.0, False),
-    "out, 12 blocks": ("layer", "out", 12, 1.0, False),
-    "out, QK-norm, 12 blocks": ("layer", "out", 12, 1.0, True),
+ARMS = {  # which norm, where, blocks, spread of the embedding, QK-norm, its scalar
+    "layer": ("layer", "pre", 4, 1.0, False, False),
+    "rms": ("rms", "pre", 4, 1.0, False, False),
+    "batch": ("batch", "pre", 4, 1.0, False, False),
+    "dyt": ("dyt", "pre", 4, 1.0, False, False),
+    "none": ("none", "pre", 4, 1.0, False, False),
+    "layer, small embedding": ("layer", "pre", 4, 0.02, False, False),
+    "dyt, small embedding": ("dyt", "pre", 4, 0.02, False, False),
+    "dyt, small embedding, scalar": ("dyt", "pre", 4, 0.02, False, True),
+    "layer, 12 blocks": ("layer", "pre", 12, 1.0, False, False),
+    "layer, QK-norm, 12 blocks": ("layer", "pre", 12, 1.0, True, False),
+    "dyt, 12 blocks": ("dyt", "pre", 12, 1.0, False, False),
+    "out, 12 blocks": ("layer", "out", 12, 1.0, False, False),
+    "out, QK-norm, 12 blocks": ("layer", "out", 12, 1.0, True, False),
 }
 CONFIG = {
     "text": "pydoc_data.topics, sorted by name: its 95 most frequent characters, and "
@@ -54,6 +56,8 @@ CONFIG = {
     "map_lrs": [1e-3, 3e-3, 1e-2, 3e-2],
     "warm_ups": [0, 20, 75],
     "places": list(PLACES),
+    "constant_place": "post",
+    "constant_lrs": [1.5e-3, 2.25e-3],
     "lrs": [1e-3, 3e-3, 1e-2, 3e-2],
     "arm_warm_up": 0,
     "arms": {name: list(arm) for name, arm in ARMS.items()},
@@ -63,6 +67,9 @@ DEFINITIONS = {
     "after the last step, batch norm by its running averages; null where it, or the "
     "loss on the way, is not finite",
     "map": "[place][i][j]: of map_lrs[i] and warm_ups[j], a list over the seeds",
+    "constant": "[i]: post-norm at constant_lrs[i] from the first step on, a list over "
+    "the seeds; the second is the mean rate of 0.003 after 75 of 150 steps of warm-up",
+    "scalar": "a learned factor behind the embedding that starts at sqrt(width)",
     "arms": "[arm][i]: of lrs[i], a list over the seeds",
     "warm-up": "the number of steps over which the rate grows linearly from 0",
     "best": "of each arm the rate whose mean loss over the seeds is the lowest, rates "
@@ -142,11 +149,12 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, norm, place, blocks, spread, qk_norm):
+    def __init__(self, norm, place, blocks, spread, qk_norm, scalar):
         super().__init__()
         self.place, width = place, CONFIG["width"]
         self.tokens = nn.Parameter(spread * torch.randn(96, width))
         self.positions = nn.Parameter(spread * torch.randn(CONFIG["context"], width))
+        self.scalar = nn.Parameter(torch.tensor(width**0.5)) if scalar else 1.0
         self.branches, self.norms = nn.ModuleList(), nn.ModuleList()
         for _ in range(blocks):
             up, down = linear(width, 4 * width, 2**0.5), linear(4 * width, width)
@@ -157,7 +165,7 @@ class Transformer(nn.Module):
         self.head = linear(width, 96)
 
     def forward(self, tokens):
-        x = (self.tokens[tokens] + self.positions) / 2**0.5
+        x = self.scalar * (self.tokens[tokens] + self.positions) / 2**0.5
         for f, norm in zip(self.branches, self.norms, strict=True):
             if self.place == "post":
                 x = norm(x + f(x))
@@ -189,7 +197,7 @@ class Trained(Run):
     def kind(self, setting):
         if "arm" in setting:
             return ARMS[setting["arm"]]
-        return "layer", setting["place"], CONFIG["map_blocks"], 1.0, False
+        return "layer", setting["place"], CONFIG["map_blocks"], 1.0, False, False
 
     def update(self):
         starts = torch.randint(len(self.train) - CONFIG["context"], (CONFIG["batch"],))
@@ -246,6 +254,11 @@ def main(arguments=None):
         {"arm": arm, "lr": lr, "warm_up": warm_up, "seed": seed, "steps": steps}
         for arm, lr, seed in product(ARMS, CONFIG["lrs"], seeds)
     ]
+    own += [
+        {"place": CONFIG["constant_place"], "lr": lr, "warm_up": 0, "seed": seed}
+        | {"steps": steps}
+        for lr, seed in product(CONFIG["constant_lrs"], seeds)
+    ]
     found, seconds = runner.run_all(Trained, own, load, options)
     losses = iter(found)
     of_map = {
@@ -258,6 +271,7 @@ def main(arguments=None):
     of_arms = {
         arm: [[next(losses) for _ in seeds] for _ in CONFIG["lrs"]] for arm in ARMS
     }
+    constant = [[next(losses) for _ in seeds] for _ in CONFIG["constant_lrs"]]
     words = text().encode()
     checksum = hashlib.sha256(words).hexdigest()
     about = command("transformers", options), {**CONFIG, "steps": steps}
@@ -267,6 +281,7 @@ def main(arguments=None):
         "text": {"bytes": len(words), "sha256": checksum},
         "letters": letters(*load()),
         "map": of_map,
+        "constant": constant,
         "arms": of_arms,
         "best": {arm: best(losses) for arm, losses in of_arms.items()},
     }

@@ -211,6 +211,8 @@ def check(result, seeds):
     for place in config["places"]:
         shape = np.array(result["map"][place], float).shape
         assert shape == (rates, warm_ups, len(seeds))
+    shape = np.array(result["constant"], float).shape
+    assert shape == (len(config["constant_lrs"]), len(seeds))
     assert list(result["arms"]) == list(config["arms"]) == list(result["best"])
     for arm, losses in result["arms"].items():
         means = np.array(losses, float).mean(1)
