@@ -116,10 +116,13 @@ def title(name):
 
 
 def reading_minutes(name):
-    """How long a chapter takes to read, solutions included, to five minutes."""
+    """How long a chapter takes to read, solutions included, to five minutes.
+
+    Small print is folded, and looked up by those who want it.
+    """
     seconds = 0
     for cell in cells(name):
-        if "remove-cell" in cell["metadata"].get("tags", []):
+        if {"remove-cell", "small-print"} & {*cell["metadata"].get("tags", [])}:
             continue
         source = "".join(cell["source"])
         lines = [line for line in source.splitlines() if line.strip()]
