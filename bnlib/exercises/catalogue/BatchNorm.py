@@ -22,7 +22,7 @@ __all__ = ["script"]
 
 
 def script(layer_class, x1, x2, x3, eps, momentum):
-    """Train on x1 and x2, evaluate x3 twice; save, load, evaluate; train the copy."""
+    """Train on x1 and x2, evaluate x3; save, load, evaluate; train the copy."""
     torch = sys.modules.get("torch")
     if not (torch and issubclass(layer_class, torch.nn.Module)):
         torch = None
@@ -52,7 +52,6 @@ def script(layer_class, x1, x2, x3, eps, momentum):
     try:
         layer = fresh()
         rows = call(layer, x1, True), call(layer, x2, True, gradients=False)
-        call(layer, x3, False)
         y_eval = call(layer, x3, False)
         copy = fresh()
         copy.load_state_dict(layer.state_dict())
@@ -89,13 +88,10 @@ def _layer_cases():
     units = {"x1": 1, "x2": 1, "x3": 1, "eps": 2}
     yield from spreads({**base, "eps": 1.0}, units, scaled=True)
     yield Case("one row in evaluation", _batches((4, 3), 0.5, 0.1, rows=1))
-    yield Case("one column", _batches((4, 1), 0.5, 0.3))
     yield Case("two rows, three columns", _batches((2, 3), 0.5, 0.1))
-    yield Case("a square", _batches((3, 3), TINY, 0.2))
     flat = _batches((5, 2), 1e-3, 0.1, flat=np.s_[:, 1])
     yield Case("a column that does not vary", flat)
     yield Case("eps as large as the variance", _batches((5, 3), 4.0, 0.4))
-    yield Case("the last batch alone counts", _batches((3, 2), 0.1, 1.0))
     yield Case("more columns than rows", _batches((4, 7), 0.1, 0.6, digits=6))
     yield Case("many rows", _batches((32, 3), 1e-5, 0.87654, digits=6))
     single = _batches((8, 2), 0.1, 0.1, offset=1e4, dtype=np.float32)
