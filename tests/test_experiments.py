@@ -24,6 +24,7 @@ import experiments.__main__ as everything
 from bnlib.data import CHECKSUMS
 from experiments import (
     coast,
+    convolution,
     data_summary,
     inception_ablation,
     inception_ensemble,
@@ -46,6 +47,7 @@ DATA = Path(os.environ.get("BNLIB_DATA") or ROOT.parent / "shared" / "data")
 FILES = sorted(RESULTS.glob("*.json"))
 SCRIPTS = (
     coast,
+    convolution,
     data_summary,
     inception_ablation,
     inception_ensemble,
