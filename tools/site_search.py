@@ -112,8 +112,10 @@ class Page:
         for child in node.children:
             if isinstance(child, UNITS):
                 here = self.paragraph(child, home, here)
-            elif isinstance(child, nodes.Element):
-                self.take(child, here)
+            elif (
+                isinstance(child, nodes.Element) and "bn-small" not in child["classes"]
+            ):
+                self.take(child, here)  # small print is left out, as its code is
 
     def paragraph(self, node, home, here):
         title, names = bold_start(node), node["ids"]
