@@ -321,7 +321,7 @@ def test_without_the_wheel_one_line_says_so(tmp_path, monkeypatch, capsys):
     assert tool.main(tmp_path) == 0
     (said,) = capsys.readouterr().out.splitlines()
     assert said.startswith("== no Python in the pages: BNLIB_WHEELS=")
-    assert {p.name for p in inpage.iterdir()} == {*tool.SCRIPTS}
+    assert {p.name for p in inpage.iterdir()} == {*tool.SCRIPTS, tool.landing.WHEEL}
     # Said once; tried again when asked or after a day. No file gets a new date, which
     # would build every page anew.
     dates = {p: p.stat().st_mtime_ns for p in inpage.iterdir()}
@@ -356,7 +356,7 @@ def packed(path):
 
 def test_a_page_weighs_little_before_the_first_press():
     assert sum(packed(FOLDER / f) for f in ("inpage.js", "inpage.css")) < 12_000
-    assert len((FOLDER / "inpage.js").read_text().splitlines()) < 350
+    assert len((FOLDER / "inpage.js").read_text().splitlines()) < 400
 
 
 @needs_python

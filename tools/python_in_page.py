@@ -126,7 +126,8 @@ def gather(folder: Path):
 
     The wheel of bnlib comes first: the site offers it without Python in the pages, too.
     """
-    own = build_wheel(folder)
+    own = next((path.name for path in folder.glob("bnlib-*.whl")), None)
+    own = own or build_wheel(folder)
     pyodide = folder.parent / "vendor" / "pyodide"
     if not all((pyodide / name).is_file() for name in CORE):
         raise MissingError("Pyodide's core is not there (npm brings it)")
