@@ -365,7 +365,7 @@ DARK = """() => {
 # the dark, the rules that look at colours. A kind of word in code has one colour: one
 # of a kind stands for all.
 BARRIERS = """async colours => {
-  scrollTo({ top: 0, behavior: 'instant' });  // or a button may lie half below the header
+  scrollTo({ top: 0, behavior: 'instant' });  // no button half below the header
   const kinds = new Set();
   for (const word of document.querySelectorAll('.highlight pre span[class]')) {
     const block = word.closest('.highlight').parentElement;
