@@ -125,7 +125,7 @@ def test_code_and_outputs_are_left_out_and_captions_are_not(index):
 
 def test_the_index_is_light_and_no_page_loads_it():
     heavy = sum(len(gzip.compress(path.read_bytes())) for path in FOLDER.glob("*.js"))
-    assert heavy < 220_000
+    assert heavy < 200_000
     page = (HTML / CHAPTER).read_text("utf-8")
     assert "search/search.js" in page and "search/index.js" not in page
     assert "sphinx_highlight" not in page

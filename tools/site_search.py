@@ -2,8 +2,8 @@
 
 An entry is a section of a page, an exercise, a term of the glossary or a name of the
 reference, with its title and its prose. Code, formulas that stand alone and outputs are
-left out; captions and claims are not. chapters/search.toml has words that mean the
-same, and the subjects of sections whose titles do not say them.
+left out; captions are not, nor claims, in the ledger. chapters/search.toml has words that
+mean the same, and the subjects of sections whose titles do not say them.
 
 All of it becomes _static/search/index.js, which the script of the pages asks for when
 somebody begins to search: tools/search/_static/search has that script, and the engine.
@@ -86,10 +86,8 @@ def links_in_rows(doctree):
 def outputs(cell):
     """What is prose in a cell's outputs: captions, and claims with their verdicts."""
     yield from cell.findall(nodes.caption)
-    for table in cell.findall(nodes.table):
-        head, *rows = table.findall(nodes.row)
-        if head[-1].astext() == "verdict":
-            yield from rows
+    for table in filter(is_claims, cell.findall(nodes.table)):
+        yield from list(table.findall(nodes.row))[1:]
 
 
 class Page:
@@ -152,8 +150,16 @@ class Page:
             self.walk(node, self.add("name", anchor, title))
         elif node.get("nb_element") == "cell_code":
             here["text"] += [line(said) for said in outputs(node)]
-        elif not isinstance(node, SILENT):
+        elif not isinstance(node, SILENT) and not is_claims(node):
             self.walk(node, here)
+
+
+def is_claims(node):
+    """A chapter's table of claims, whose rows are those of the ledger's cells."""
+    head = (
+        next(node.findall(nodes.row), None) if isinstance(node, nodes.table) else None
+    )
+    return head is not None and head[-1].astext() == "verdict"
 
 
 def is_subtitle(node):
