@@ -38,8 +38,8 @@ CONFIG = {
     "images_seen": 9600,
     "images_seen_if_pooled": 32000,
     "optimizer": "SGD without momentum or weight decay",
-    "rates": [0.03, 0.1, 0.3],
-    "rates_if_pooled": [0.1, 0.3, 1.0, 3.0],
+    "rates": [0.03, 0.1, 0.3, 1.0],
+    "rates_if_pooled": [0.1, 0.3, 1.0, 3.0, 10.0],
     "eps": 1e-5,
     "arms": ARMS,
 }

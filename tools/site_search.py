@@ -2,8 +2,8 @@
 
 An entry is a section of a page, an exercise, a term of the glossary or a name of the
 reference, with its title and its prose. Code, formulas that stand alone and outputs are
-left out; captions are not, nor claims, in the ledger. chapters/search.toml has words that
-mean the same, and the subjects of sections whose titles do not say them.
+left out; captions are not, nor are the ledger's claims. chapters/search.toml has words
+that mean the same, and the subjects of sections whose titles do not say them.
 
 All of it becomes _static/search/index.js, which the script of the pages asks for when
 somebody begins to search: tools/search/_static/search has that script, and the engine.
