@@ -1,4 +1,4 @@
-"""From chapters/19_fast.ipynb.
+"""From chapters/21_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -270,7 +270,7 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
 
     Arguments, y and errors are the same; the cache is for this module's
     `batch_norm_backward`. What is unusual, tensors say, goes to chapter 3.
-    Source: chapter 19.
+    Source: chapter 21.
     """
     if is_usual(x) and fits(gamma, x) and fits(beta, x):
         found = compiled_batch_norm(x, gamma, beta, eps)
@@ -302,7 +302,7 @@ def batch_norm_backward(dy, cache):
 
     dx = scale dy + by_x x + shift,   one scale, by_x and shift per channel
 
-    Arguments, results and errors are the same. Source: chapters 4 and 19.
+    Arguments, results and errors are the same. Source: chapters 4 and 21.
     """
     if made_by(cache, BY_MAPS, BY_COLUMNS):
         return compiled_backward(dy, cache)
@@ -397,7 +397,7 @@ def layer_norm(x, gamma=None, beta=None, *, axes=(-1,), eps=1e-5):
     y = gamma * (x - mean) / sqrt(var + eps) + beta, moments over `axes`
 
     Arguments, y and errors are the same; the cache is for this module's
-    `layer_norm_backward`. All that is unusual goes to chapter 14. Source: chapter 19.
+    `layer_norm_backward`. All that is unusual goes to chapter 14. Source: chapter 21.
     """
     if by_rows(x, axes, gamma, beta):
         found = compiled_rows(x, axes, gamma, beta, eps, BY_ROWS)
@@ -435,7 +435,7 @@ def rows_affine(x, scale, shift, gamma, beta):
 def layer_norm_backward(dy, cache):
     """Chapter 14's layer_norm_backward, for what this module's `layer_norm` returned.
 
-    Arguments, results and errors are the same. Source: chapters 14 and 19.
+    Arguments, results and errors are the same. Source: chapters 14 and 21.
     """
     if made_by(cache, BY_ROWS):
         return compiled_backward(dy, cache)
@@ -535,7 +535,7 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
     y = gamma * (x - mean) / sqrt(var + eps) + beta, moments over a group
 
     Arguments, y and errors are the same; the cache is for this module's
-    `group_norm_backward`. All that is unusual goes to chapter 14. Source: chapter 19.
+    `group_norm_backward`. All that is unusual goes to chapter 14. Source: chapter 21.
     """
     whole = type(num_groups) is int and num_groups > 0 and is_usual(x)
     if whole and x.shape[1] % num_groups == 0 and fits(gamma, x) and fits(beta, x):
@@ -562,7 +562,7 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
 def group_norm_backward(dy, cache):
     """Chapter 14's group_norm_backward, for what this module's `group_norm` returned.
 
-    Arguments, results and errors are the same. Source: chapters 14 and 19.
+    Arguments, results and errors are the same. Source: chapters 14 and 21.
     """
     if made_by(cache, BY_GROUPS):
         return compiled_backward(dy, cache)

@@ -1,4 +1,4 @@
-"""From chapters/18_many_machines.ipynb.
+"""From chapters/20_many_machines.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """

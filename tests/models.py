@@ -1,4 +1,4 @@
-"""What the tests of chapter 17's tools share: small models, and all that one holds."""
+"""What the tests of chapter 18's tools share: small models, and all that one holds."""
 
 import torch
 from torch import nn

@@ -91,7 +91,7 @@ def test_the_diagnosis_is_one_and_the_line_installs():
     assert "cure:" in said and re.match(r"\d findings", said)
     pages = {link["href"] for link in made.select("a")}
     assert pages == {
-        f"17_pitfalls.html#pitfall-{c}" for c in ("never-updated", "momentum")
+        f"18_pitfalls.html#pitfall-{c}" for c in ("never-updated", "momentum")
     }
 
 

@@ -1,4 +1,4 @@
-"""The claims ledger of chapter 20: every number has a source, and follows it."""
+"""The claims ledger of chapter 22: every number has a source, and follows it."""
 
 import ast
 import copy
@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import claims  # noqa: E402
 
 CHAPTERS = ROOT / "chapters"
-BOOK = CHAPTERS / "20_ledger.ipynb"
+BOOK = CHAPTERS / "22_ledger.ipynb"
 VERDICTS = {
     "reproduced",
     "partly",

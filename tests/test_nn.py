@@ -384,7 +384,7 @@ def test_our_backward_is_what_runs(name):
         queue += [n for n, _ in node.next_functions if n is not None]
     mine = {f"{kind}FunctionBackward" for kind in ("Native", "Normalize", "RMS")}
     assert seen & mine and not seen & {"MeanBackward1", "PowBackward0"}
-    derived = _batch_norm.BatchNorm1d(3)(torch.randn(4, 3))  # what chapter 19 replaces
+    derived = _batch_norm.BatchNorm1d(3)(torch.randn(4, 3))  # what chapter 21 replaces
     assert "NormalizeFunctionBackward" in str(derived.grad_fn)
 
 

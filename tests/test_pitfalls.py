@@ -1,4 +1,4 @@
-"""Chapter 17: recalibrate, fold_model and diagnose, on models of our own."""
+"""Chapter 18: recalibrate, fold_model and diagnose, on models of our own."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""Chapter 17's tools on models people have: compiled, wrapped, odd, broken."""
+"""Chapter 18's tools on models people have: compiled, wrapped, odd, broken."""
 
 import copy
 import json

@@ -1,7 +1,7 @@
 """Write the ledger's rows into the chapters that test them, in place of `% claims`.
 
 A claim and its verdict stand once, in chapters/claims.toml; its numbers are quoted from
-what the cells tagged `ledger` have printed and from experiments/results. Chapter 20
+what the cells tagged `ledger` have printed and from experiments/results. Chapter 22
 defines the functions that read and quote, and shows all claims; every other chapter
 shows its own, by the same functions.
 """
@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 CHAPTERS = Path(__file__).resolve().parent.parent / "chapters"
-LEDGER = CHAPTERS / "20_ledger.ipynb"
+LEDGER = CHAPTERS / "22_ledger.ipynb"
 CLAIMS = CHAPTERS / "claims.toml"
 MARK = "% claims"
 HEAD = (
@@ -23,7 +23,7 @@ HEAD = (
 
 
 def functions() -> dict:
-    """The functions that chapter 20 defines, without running the chapter."""
+    """The functions that chapter 22 defines, without running the chapter."""
     wanted = {"PLACE", "printed_by", "gather", "spoken", "fill"}
     space = {"re": re, "json": json}
     for cell in json.loads(LEDGER.read_text(encoding="utf-8"))["cells"]:
@@ -36,7 +36,7 @@ def functions() -> dict:
                 exec(compile(ast.Module([node], []), str(LEDGER), "exec"), space)
                 wanted.discard(name)
     if wanted:
-        raise LookupError(f"chapter 20 no longer defines {sorted(wanted)}")
+        raise LookupError(f"chapter 22 no longer defines {sorted(wanted)}")
     return space
 
 

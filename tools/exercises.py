@@ -29,7 +29,7 @@ from bnlib.exercises import EXERCISES
 TAG = "exercise"
 WORKBOOKS = {  # file name: title, first and last chapter
     "1_the_paper": ("Workbook one: the paper", "02", "06"),
-    "2_after_the_paper": ("Workbook two: after the paper", "13", "18"),
+    "2_after_the_paper": ("Workbook two: after the paper", "13", "20"),
 }
 
 FIRST = """\

@@ -38,10 +38,10 @@ NEEDS = {
     "14": ["06"],
     "15": ["14"],
     "16": ["12"],
-    "17": ["06"],
-    "18": ["05"],
-    "19": ["06"],
-    "20": [],
+    "18": ["06"],
+    "20": ["05"],
+    "21": ["06"],
+    "22": [],
 }
 PAPER = {  # the section of the paper that a chapter is about
     "01": "§1",
@@ -56,7 +56,7 @@ PAPER = {  # the section of the paper that a chapter is about
     "10": "§4.2",
     "11": "§5",
 }
-PATHS = {"paper": ["01", "03", "05", "09"], "engineers": ["03", "04", "05", "06", "17"]}
+PATHS = {"paper": ["01", "03", "05", "09"], "engineers": ["03", "04", "05", "06", "18"]}
 SHORT = "engineers"  # the one that has its mark on the map
 VERDICTS = ["reproduced", "partly", "not at this scale", "false as stated", "disputed"]
 # Three claims that most readers have met, of three verdicts.
@@ -219,7 +219,7 @@ def claims():
 
 
 def verdict_page(verdict):
-    return f"20_ledger.html#verdict-{verdict.split()[0]}"
+    return f"22_ledger.html#verdict-{verdict.split()[0]}"
 
 
 def verdict_mark(verdict, text="", link=""):
@@ -250,7 +250,7 @@ def tally():
 def measured():
     """{what a claim says: what was measured}, as the ledger has printed it."""
     found = {}
-    for cell in cells(chapters()["20"]):
+    for cell in cells(chapters()["22"]):
         for output in cell.get("outputs", []):
             table = "".join(output.get("data", {}).get("text/markdown", ""))
             for row in re.findall(r"^\|(.+)\|$", table, re.M):

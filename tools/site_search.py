@@ -75,7 +75,7 @@ def bold_start(node):
 
 
 def links_in_rows(doctree):
-    """{label: [(what a table on the page calls it, the row)]}, as chapter 17 begins."""
+    """{label: [(what a table on the page calls it, the row)]}, as chapter 18 begins."""
     named = {}
     for row in doctree.findall(nodes.row):
         for link in row.findall(nodes.reference):

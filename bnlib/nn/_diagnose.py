@@ -1,4 +1,4 @@
-"""From chapters/17_pitfalls.ipynb.
+"""From chapters/18_pitfalls.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -66,7 +66,7 @@ class Report(list):
         return as_html(self)
 
 
-PAGE = "chapters/17_pitfalls.html#pitfall-"
+PAGE = "chapters/18_pitfalls.html#pitfall-"
 
 
 def severity_of(finding):

@@ -1,4 +1,4 @@
-"""From chapters/19_fast.ipynb.
+"""From chapters/21_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -254,7 +254,7 @@ def batch_norm(
 
     Arguments, results and errors are the same. Values that are far from 0 compared with
     their deviation are moved there first; moments of many are merged from parts.
-    Input that `is_plain` refuses takes chapter 5's way. Source: chapters 5, 18 and 19.
+    Input that `is_plain` refuses takes chapter 5's way. Source: chapters 5, 20 and 21.
     """
     given = running_mean, running_var, weight, bias
     if not is_plain(input, given, training, momentum, eps):
@@ -274,7 +274,7 @@ class BatchNorm1d(derived.BatchNorm1d):
     Chapter 5's layer by PyTorch's own kernels: exact far from 0 (rounding does not grow
     with mean / std), right to any derivative, and without a memory of its calls.
     Where it is torch.nn's operator, chapter 5 says; what goes by exact type wants
-    `convert(model, to=torch.nn)` first. Source: chapters 5 and 19.
+    `convert(model, to=torch.nn)` first. Source: chapters 5 and 21.
     """
 
     function = staticmethod(batch_norm)
@@ -285,7 +285,7 @@ class BatchNorm2d(derived.BatchNorm2d):
 
     y = weight (x - mean) / sqrt(var + eps) + bias
 
-    All else is as in `BatchNorm1d`. Source: chapters 6 and 19.
+    All else is as in `BatchNorm1d`. Source: chapters 6 and 21.
     """
 
     function = staticmethod(batch_norm)
@@ -296,7 +296,7 @@ class BatchNorm3d(derived.BatchNorm3d):
 
     y = weight (x - mean) / sqrt(var + eps) + bias
 
-    All else is as in `BatchNorm1d`. Source: chapters 6 and 19.
+    All else is as in `BatchNorm1d`. Source: chapters 6 and 21.
     """
 
     function = staticmethod(batch_norm)

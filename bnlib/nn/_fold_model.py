@@ -1,4 +1,4 @@
-"""From chapters/17_pitfalls.ipynb.
+"""From chapters/18_pitfalls.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """

@@ -1,4 +1,4 @@
-"""From chapters/19_fast.ipynb.
+"""From chapters/21_fast.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """

@@ -1,4 +1,4 @@
-"""From chapters/18_many_machines.ipynb.
+"""From chapters/20_many_machines.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -144,7 +144,7 @@ class SyncBatchNormFunction(torch.autograd.Function):
 
     As `NormalizeFunction`, with <.> the mean over all workers. x : tensor (N, C, ...),
     N may be 0. weight, bias : None or (1, C, 1, ...). Returns y, and in float64 mean
-    and var (1, C, 1, ...) and the count of all values (). Source: chapters 4 and 18.
+    and var (1, C, 1, ...) and the count of all values (). Source: chapters 4 and 20.
     """
 
     @staticmethod
@@ -188,7 +188,7 @@ def sync_batch_norm(
     changes. NaN in one worker's input is NaN on all: an error where running statistics
     are given. Raises what `batch_norm` raises, of which ValueError for one value per
     channel on all workers together is raised on every one; RuntimeError, see `Workers`.
-    Source: Ioffe & Szegedy 2015, Algorithm 1; chapter 18.
+    Source: Ioffe & Szegedy 2015, Algorithm 1; chapter 20.
     """
     check_input(input, False, eps, momentum)
     if eps == 0:

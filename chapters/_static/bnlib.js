@@ -283,7 +283,7 @@
 })();
 
 // Tables of claims (book_extension.py). A cell knows its column, for phones (bnlib.css). Above
-// the claims ledger (chapter 20), one button per verdict, #verdict-false presses it, and a
+// the claims ledger (chapter 22), one button per verdict, #verdict-false presses it, and a
 // box that makes one list of it, verdict by verdict. Without this, all rows are shown.
 (() => {
   "use strict";

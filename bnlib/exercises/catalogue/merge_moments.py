@@ -1,4 +1,4 @@
-"""From chapters/18_many_machines.ipynb.
+"""From chapters/20_many_machines.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -109,7 +109,7 @@ From which point is the variance of all examples measured?
 EXERCISE = Exercise(
     name="merge_moments",
     title="Merge the moments of many machines",
-    chapter="18_many_machines",
+    chapter="20_many_machines",
     outputs=("mean", "var"),
     hints=(
         ("Weight each worker by its share of the examples."),

@@ -1,4 +1,4 @@
-"""From chapters/18_many_machines.ipynb.
+"""From chapters/20_many_machines.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -193,7 +193,7 @@ A variance has the units of x squared. Count your square roots.
 EXERCISE = Exercise(
     name="recalibrate",
     title="Recalibrate",
-    chapter="18_many_machines",
+    chapter="20_many_machines",
     outputs=("running_mean", "running_var"),
     hints=(
         (
