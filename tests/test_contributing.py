@@ -45,6 +45,16 @@ def checks(*classes):
     ]
 
 
+def test_who_says_an_error_is_where_it_is_said_to_be():
+    rows = re.findall(r"^\|.*?\| `(bnlib/[\w/]+\.py)`(.*?) \| (A?\d+) \|$", TEXT, re.M)
+    assert len(rows) == 8
+    for module, who, chapter in rows:
+        source = (ROOT / module).read_text(encoding="utf-8")
+        assert re.search(rf"\b{chapter.zfill(2)}_\w+\.ipynb", source.splitlines()[0])
+        for name in re.findall(r"`(\w+)`", who):
+            assert re.search(rf"^def {name}\(", source, re.M), (module, name)
+
+
 @pytest.mark.parametrize("check", checks(Stored, Style, Template))
 def test_the_template_is_a_chapter_that_passes(chapter, check):
     check(chapter)
