@@ -19,8 +19,6 @@ from test_notebooks import TestStoredOutputs as Stored
 from test_notebooks import TestStyle as Style
 from test_notebooks import TestTemplate as Template
 
-from bnlib.exercises import EXERCISES
-
 ROOT = Path(__file__).resolve().parent.parent
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -113,11 +111,11 @@ def test_two_lines_and_one_command_add_a_mistake(tmp_path):
 
     assert run_here([sys.executable, "-c", WRONG]).stdout.strip() == "gamma-plus-one"
     before, after = (
-        (root / "tests" / "mistakes.txt").read_text() for root in (ROOT, tmp_path)
+        (root / "tests" / "mistakes.txt").read_text().splitlines()
+        for root in (ROOT, tmp_path)
     )
-    count = len(EXERCISES["layer_norm"].mistakes)
-    assert f"\nlayer_norm: {count}\n" in before
-    assert f"\nlayer_norm: {count + 1}\n" in after
+    new = after.pop(after.index("  gamma-plus-one", after.index("layer_norm")))
+    assert new.strip() == "gamma-plus-one" and after == before
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone: git has no files")

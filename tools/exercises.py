@@ -124,14 +124,9 @@ def workbook(name: str):
 
 
 def caught() -> str:
-    """The mistakes that every exercise catches, as they are kept in tests/."""
-    width = {"width": 88, "initial_indent": "  ", "subsequent_indent": "  "}
-    return "".join(
-        f"{name}: {len(exercise.mistakes)}\n"
-        + textwrap.fill("; ".join(exercise.mistakes), break_on_hyphens=False, **width)
-        + "\n\n"
-        for name, exercise in EXERCISES.items()
-    )
+    """The mistakes that every exercise catches, one a line, for tests/."""
+    parts = ("\n  ".join([name, *e.mistakes]) for name, e in EXERCISES.items())
+    return "\n\n".join(parts) + "\n"
 
 
 def wanted() -> dict:
