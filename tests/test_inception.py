@@ -27,6 +27,7 @@ from torch import nn
 from experiments import (
     inception,
     inception_ablation,
+    inception_ablation_plain,
     inception_ensemble,
     inception_sigmoid,
     runner,
@@ -35,7 +36,13 @@ from experiments import inception_table as table
 from experiments.provenance import RESULTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SCRIPTS = (table, inception_ablation, inception_ensemble, inception_sigmoid)
+SCRIPTS = (
+    table,
+    inception_ablation,
+    inception_ablation_plain,
+    inception_ensemble,
+    inception_sigmoid,
+)
 
 
 def made_up_data(number=160):
@@ -370,6 +377,9 @@ def test_table_script(clothes, tmp_path, monkeypatch):
 def test_ablation_script(clothes, tmp_path):
     result = run_small(inception_ablation, "--seeds 7 --steps 4", tmp_path)
     check_ablation(result, [7], 4)
+    plain = run_small(inception_ablation_plain, "--seeds 7 --steps 4", tmp_path)
+    check_ablation(plain, [7], 4)
+    assert plain["runs"] != result["runs"]
 
 
 def test_ensemble_script(clothes, tmp_path):
@@ -434,6 +444,7 @@ def test_missing_clothes_are_one_clear_error(tmp_path, monkeypatch, capsys):
 CHECKS = {
     "inception_table": (check_table, [0, 1, 2], 5000),
     "inception_ablation": (check_ablation, [0, 1, 2], 5000),
+    "inception_ablation_plain": (check_ablation, [0, 1, 2], 5000),
     "inception_ensemble": (check_ensemble, [20, 21, 22, 23, 24, 25]),
     "inception_sigmoid": (check_sigmoid, [0, 1, 2], 500),
 }
