@@ -1,4 +1,4 @@
-"""Chapter 18: recalibrate, fold_model and diagnose, on models of our own."""
+"""Chapters 18 and 19: diagnose, fold_model, recalibrate, on models of our own."""
 
 import copy
 import functools

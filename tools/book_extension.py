@@ -230,7 +230,7 @@ def prepare_notebook(app, docname, source):
             lines = "".join(cell["source"]).splitlines()
             more = len(lines) - 1
             told = f"{lines[0].strip('# .')}, {more} line{'s' * (more > 1)}"
-            cell["metadata"]["mystnb"] = {"code_prompt_show": told}
+            cell["metadata"].setdefault("mystnb", {})["code_prompt_show"] = told
             tags.append("hide-input")
         elif cell["cell_type"] == "code":
             cell["source"] = brief("".join(cell["source"]))

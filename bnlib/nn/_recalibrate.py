@@ -1,4 +1,4 @@
-"""From chapters/18_pitfalls.ipynb.
+"""From chapters/19_statistics.ipynb.
 
 Extracted by `make export`: edit the notebook, not this file.
 """
@@ -308,7 +308,7 @@ def recalibrate(
     float64. A layer used several times gets the statistics of all its uses.
 
     Source: Wu & Johnson 2021; what Ioffe & Szegedy 2015, section 3.1, ask for, though
-    not the estimate of their Algorithm 2, see chapter 18.
+    not the estimate of their Algorithm 2, see chapter 19.
 
     Parameters
     ----------

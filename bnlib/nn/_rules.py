@@ -181,6 +181,23 @@ for name in NAMES:
     model.get_submodule(name).momentum = 0.1"""
 
 
+def shared_layer(seen):
+    """Find a layer that is called several times, on inputs with unlike moments."""
+    for layer, name in seen.batch_norms():
+        calls = [u for u in seen.pooled() if u.layer is layer and u.values > 1]
+        eps = getattr(layer, "eps", 0.0)
+        moments = [(u.mean, (u.var + eps) ** 0.5) for u in calls]
+        pairs = [apart(*m, *moments[0]) for m in moments[1:]]
+        shift, ratio = max(pairs, default=(0.0, 1.0))
+        if any(is_far(*pair, min(u.shape[0] for u in calls)) for pair in pairs):
+            what = f"called {len(calls)} times: means {shift:.1f} σ apart"
+            what += f", σ {ratio:.2g} times the first"
+            yield Finding("shared-layer", name, what, APART)
+
+
+APART = "second = copy.deepcopy(model.get_submodule(NAMES[0]))  # one for every place"
+
+
 def few_values(seen):
     """Find layers that take statistics from fewer than 16 values per channel."""
     for use in seen.pooled():
@@ -228,23 +245,6 @@ def time_axis(seen):
             what += " each position is normalized instead"
             cure = "y = norm(x.transpose(1, 2)).transpose(1, 2)  # x (N, L, C)"
             yield Finding("time-axis", use.name, what, cure)
-
-
-def shared_layer(seen):
-    """Find a layer that is called several times, on inputs with unlike moments."""
-    for layer, name in seen.batch_norms():
-        calls = [u for u in seen.pooled() if u.layer is layer and u.values > 1]
-        eps = getattr(layer, "eps", 0.0)
-        moments = [(u.mean, (u.var + eps) ** 0.5) for u in calls]
-        pairs = [apart(*m, *moments[0]) for m in moments[1:]]
-        shift, ratio = max(pairs, default=(0.0, 1.0))
-        if any(is_far(*pair, min(u.shape[0] for u in calls)) for pair in pairs):
-            what = f"called {len(calls)} times: means {shift:.1f} σ apart"
-            what += f", σ {ratio:.2g} times the first"
-            yield Finding("shared-layer", name, what, APART)
-
-
-APART = "second = copy.deepcopy(model.get_submodule(NAMES[0]))  # one for every place"
 
 
 def moves(layer):
