@@ -122,9 +122,9 @@ class TestClaim:
             for output in cell.get("outputs", [])
         ]
         (table,) = shown
-        assert row in table, "the page is stale: make run CHAPTER=20"
+        assert row in table, "the page is stale: make run CHAPTER=22"
         (line,) = [line for line in table.splitlines() if claim["says"] in line]
-        assert claim["verdict"] in line.split("|")[-2], "make run CHAPTER=20"
+        assert claim["verdict"] in line.split("|")[-2], "make run CHAPTER=22"
         assert claim["where"] in line
 
 
