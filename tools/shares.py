@@ -38,7 +38,7 @@ def measured() -> dict:
     with sync_playwright() as playwright:
         browser = chromium(playwright)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
-        for path in sorted(PAGES.glob("[01]*.html")):
+        for path in sorted(PAGES.glob("[0-9]*.html")):
             page.goto(path.as_uri(), wait_until="load")
             found[path.stem] = page.evaluate(MEASURE)
         browser.close()
