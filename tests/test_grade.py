@@ -259,19 +259,104 @@ def right_answer(*args):
     return EXERCISES["batch_norm_forward"].solution(*args)
 
 
+def book_of(folder, *words):
+    """The cells of a workbook."""
+    type_in(folder, "workbook", *words, "--out", "made.ipynb")
+    return json.loads((folder / "made.ipynb").read_text())["cells"]
+
+
 def test_workbooks_of_some_exercises(tmp_path):
-    type_in(tmp_path, "workbook", "moments", "rms_norm", "--out", "two.ipynb")
-    two = json.loads((tmp_path / "two.ipynb").read_text())
-    source = "\n".join(c["source"] for c in two["cells"])
+    two = book_of(tmp_path, "moments", "rms_norm")
+    source = "\n".join(c["source"] for c in two)
     assert source.count("NotImplementedError") == 2 and "BEGIN" not in source
-    type_in(tmp_path, "workbook", "moments", "--for", "nbgrader", "--out", "n.ipynb")
-    marks = [
-        c["metadata"]["nbgrader"]
-        for c in json.loads((tmp_path / "n.ipynb").read_text())["cells"]
-        if c["metadata"]
-    ]
+    book = book_of(tmp_path, "moments", "--for", "nbgrader")
+    marks = [c["metadata"]["nbgrader"] for c in book if c["metadata"]]
     assert [m["grade_id"] for m in marks] == ["moments", "test-moments"]
     assert marks[0]["solution"] and marks[1]["grade"] and marks[1]["points"] == 1
+    book = book_of(tmp_path, "moments", "--for", "otter")
+    kinds = " ".join(c["cell_type"] for c in book)
+    assert kinds == "raw code markdown raw raw code raw raw code raw raw"
+    raws = [c["source"].split("\n")[0] for c in book if c["cell_type"] == "raw"]
+    parts = [f"{b} {p}" for p in ("SOLUTION", "TESTS") for b in ("BEGIN", "END")]
+    parts = ["BEGIN QUESTION", *[f"{p} moments" for p in parts], "END QUESTION moments"]
+    assert raws == ["# ASSIGNMENT CONFIG", *[f"# {part}" for part in parts]]
+    with pytest.raises(ValueError, match="'nbgrader' or 'otter', got 'okpy'"):
+        _grade.workbook(["moments"], "okpy")
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("way", ["nbgrader", "otter"])
+def test_a_marked_workbook_keeps_the_stub_and_is_solved(name, way):
+    cells = json.loads(_grade.workbook([name], way))["cells"]
+    answer, test = [c["source"] for c in cells if c["cell_type"] == "code"][1:]
+    before, _, after = answer.partition("# BEGIN SOLUTION\n")
+    assert EXERCISES[name].stub.startswith(before.rstrip("\n #"))
+    assert EXERCISES[name].task in " ".join(before.split())
+    assert after.endswith("# END SOLUTION")
+    space = {"np": np}
+    exec(answer, space)
+    space["check"] = lambda *_: 1 / 0  # what a notebook may call so
+    exec(test, space)
+    if way == "otter":
+        space[f"test_{name}"](space[name])
+        with pytest.raises(AssertionError, match="not yet"):
+            space[f"test_{name}"](lambda *_: None)
+
+
+ANSWERS = {
+    "right": MOMENTS,
+    "wrong": MOMENTS.replace("2).mean(", "2).sum("),
+    "broken": "def moments(x:",
+}
+
+
+def handed_in(path, answer):
+    """What a student makes of the notebook at a path, as text."""
+    book = json.loads(path.read_text())
+    (cell,) = [c for c in book["cells"] if "def moments" in "".join(c["source"])]
+    cell["source"] = answer
+    return json.dumps(book)
+
+
+def call(folder, *words):
+    command = [sys.executable, "-m", *map(str, words)]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_otter_takes_its_workbook(answer, tmp_path):
+    pytest.importorskip("otter", reason="otter-grader is not installed")
+    book_of(tmp_path, "moments", "--for", "otter")
+    call(tmp_path, "otter", "assign", "made.ipynb", "dist")
+    text = handed_in(tmp_path / "dist/student/made.ipynb", ANSWERS[answer])
+    (tmp_path / "ada.ipynb").write_text(text)
+    (tests,) = (tmp_path / "dist/autograder").glob("*.zip")
+    call(tmp_path, "otter", "run", "-a", tests, "ada.ipynb")
+    found = json.loads((tmp_path / "results.json").read_text())["tests"][1]
+    assert found["score"] == (answer == "right")
+    assert ("You add up where" in found["output"]) == (answer == "wrong")
+
+
+def test_nbgrader_takes_its_workbook(tmp_path):
+    pytest.importorskip("nbgrader", reason="nbgrader is not installed")
+    home = tmp_path / "source/hw"
+    home.mkdir(parents=True)
+    book_of(home, "moments", "--for", "nbgrader")
+    call(tmp_path, "nbgrader", "generate_assignment", "hw")
+    for name, answer in ANSWERS.items():
+        text = handed_in(tmp_path / "release/hw/made.ipynb", answer)
+        path = tmp_path / f"submitted/{name}/hw/made.ipynb"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    call(tmp_path, "nbgrader", "autograde", "hw", "--create")
+    call(tmp_path, "nbgrader", "export")
+    rows = csv.DictReader(io.StringIO((tmp_path / "grades.csv").read_text()))
+    scores = {row["student_id"]: float(row["score"]) for row in rows}
+    assert scores == {"right": 1, "wrong": 0, "broken": 0}
 
 
 def test_words_that_are_not_known(tmp_path):

@@ -4,6 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import argparse
+import ast
 import builtins
 import collections
 import contextlib
@@ -27,6 +28,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -624,7 +626,9 @@ def _workbook(argv):
     parser = argparse.ArgumentParser(prog="python -m bnlib workbook")
     parser.add_argument("exercises", nargs="+", help="names, in the order wanted")
     parser.add_argument("--own", metavar="FILE", help="exercises of your own")
-    parser.add_argument("--for", dest="for_", default="", choices=["", "nbgrader"])
+    parser.add_argument(
+        "--for", dest="for_", default="", choices=["", "nbgrader", "otter"]
+    )
     parser.add_argument("--out", default="workbook.ipynb", metavar="FILE")
     args = parser.parse_args(argv)
     take_in(args.own)
@@ -658,31 +662,53 @@ from bnlib import check"""
 
 
 def workbook(names, for_=""):
-    """A notebook of stubs, as text; for_="nbgrader" marks answers and tests for it."""
-    marked, cells = for_ == "nbgrader", [_cell("code", _FIRST)]
-    if for_ not in ("", "nbgrader"):
-        raise ValueError(f"for_ must be '' or 'nbgrader', got {for_!r}")
-    for name in names:
-        exercise = exercises.EXERCISES[name]
-        cells.append(_cell("markdown", f"## {exercise.title}\n\n{exercise.task}"))
-        call = f"check({name!r}, {name})".replace("'", '"')
-        if not marked:
-            cells.append(_cell("code", f"{exercise.stub}\n\n{call}"))
-            continue
-        body = exercise.source.partition("\n")
-        held = f"{body[0]}\n    ### BEGIN SOLUTION\n{body[2]}    ### END SOLUTION"
-        cells.append(_cell("code", held, _mark(name, solution=True)))
-        tests = _mark(f"test-{name}", grade=True, locked=True, points=1)
-        cells.append(_cell("code", f"{call}.assert_right()", tests))
+    """A notebook of stubs, as text; for nbgrader or Otter one that they take apart.
+
+    for_="nbgrader" or "otter": solutions and tests, marked for `nbgrader
+    generate_assignment` and `otter assign`, which write what students get.
+    """
+    ways = {"": _plain, "nbgrader": _for_nbgrader, "otter": _for_otter}
+    if for_ not in ways:
+        raise ValueError(f"for_ must be '', 'nbgrader' or 'otter', got {for_!r}")
+    cells = [_cell("code", _FIRST)]
+    cells[:0] = [_cell("raw", _OTTER)] if for_ == "otter" else []
+    for exercise in map(exercises.EXERCISES.get, names):
+        text = _cell("markdown", f"## {exercise.title}\n\n{exercise.task}")
+        cells += [text, *ways[for_](exercise)]
     about = {"display_name": "Python 3", "language": "python", "name": "python3"}
     book = {"cells": cells, "metadata": {"kernelspec": about}}
     return json.dumps(book | {"nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
 
 
-def _cell(kind, source, metadata=None):
-    name = hashlib.md5(source.encode()).hexdigest()[:8]
-    cell = {"cell_type": kind, "id": name, "metadata": metadata or {}, "source": source}
-    return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+def _as_check(exercise):
+    return f'check("{exercise.name}", {exercise.name})'
+
+
+def _test(exercise):
+    """What a grader runs: with the check of the book, whatever a notebook calls so."""
+    return f"from bnlib import check\n\n{_as_check(exercise)}.assert_right()"
+
+
+def _plain(exercise):
+    return [_cell("code", f"{exercise.stub}\n\n{_as_check(exercise)}")]
+
+
+def _solved(exercise, begin, end):
+    """The stub's first lines and the solution's others, between two marks."""
+    stub, source = exercise.stub.rstrip(), exercise.source.rstrip()
+    said, own = (ast.parse(t).body[0].body[0] for t in (stub, source))
+    head = stub.splitlines()[: said.end_lineno]
+    rest = source.splitlines()[own.lineno - 1 :]
+    return "\n".join([*head, f"    {begin}", *rest, f"    {end}"])
+
+
+def _for_nbgrader(exercise):
+    name = exercise.name
+    answer = _solved(exercise, "### BEGIN SOLUTION", "### END SOLUTION")
+    marks = _mark(f"test-{name}", grade=True, locked=True, points=1)
+    yield _cell("code", answer, _mark(name, solution=True))
+    # It would take a value that is shown for a number of points.
+    yield _cell("code", _test(exercise) + ";", marks)
 
 
 def _mark(name, **changes):
@@ -690,3 +716,31 @@ def _mark(name, **changes):
     known = {"grade": False, "solution": False, "locked": False, "task": False}
     about = {"grade_id": name, "schema_version": 3}
     return {"nbgrader": known | about | changes}
+
+
+_OTTER = """\
+# ASSIGNMENT CONFIG
+export_cell:
+    pdf: false
+generate: true
+tests:
+    ok_format: false"""
+
+
+def _for_otter(exercise):
+    name = exercise.name
+    yield _cell("raw", f"# BEGIN QUESTION\nname: {name}\npoints: 1")
+    yield _cell("raw", f"# BEGIN SOLUTION {name}")
+    yield _cell("code", _solved(exercise, "# BEGIN SOLUTION", "# END SOLUTION"))
+    yield _cell("raw", f"# END SOLUTION {name}")
+    yield _cell("raw", f"# BEGIN TESTS {name}")
+    test = textwrap.indent(_test(exercise), "    ")
+    yield _cell("code", f"def test_{name}({name}):\n{test}")
+    yield _cell("raw", f"# END TESTS {name}")
+    yield _cell("raw", f"# END QUESTION {name}")
+
+
+def _cell(kind, source, metadata=None):
+    name = hashlib.md5(source.encode()).hexdigest()[:8]
+    cell = {"cell_type": kind, "id": name, "metadata": metadata or {}, "source": source}
+    return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
