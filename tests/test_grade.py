@@ -359,6 +359,62 @@ def test_nbgrader_takes_its_workbook(tmp_path):
     assert scores == {"right": 1, "wrong": 0, "broken": 0}
 
 
+def own_exercise():
+    """The exercise of the page for instructors."""
+    book = json.loads((ROOT / "chapters/A4_instructors.ipynb").read_text())
+    cells = ["".join(c["source"]) for c in book["cells"]]
+    (cell,) = [c for c in cells if c.startswith("# An exercise of thirty lines")]
+    space = {}
+    exec(cell, space)
+    return space["OWN"]
+
+
+def test_an_exercise_of_ones_own(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(own_exercise())
+    words = ("unit_rows", "moments", "--own", "own.py")
+    first, _, stub, *_ = (c["source"] for c in book_of(tmp_path, *words))
+    script = f"{first}\n{stub}".replace("check(", "print(check(") + ")"
+    (tmp_path / "answer.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "answer.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "unit_rows: not yet" in done.stdout, done.stderr
+    (tmp_path / "answer.py").write_text(f"{first}\n\ndef unit_rows(x, eps:\n")
+    ask = ("grade", "answer.py", "--own", "own.py", "--exercises", "unit_rows")
+    type_in(tmp_path, *ask, "--json=a.json")
+    (record,) = json.loads((tmp_path / "a.json").read_text())
+    assert "SyntaxError" in record["exercises"]["unit_rows"]["message"]
+    assert len(record["notes"]) == 1  # and none of take_in
+    raw = book_of(tmp_path, *words, "--for", "otter")[0]["source"]
+    assert raw.endswith("files: [own.py]")
+    only = book_of(tmp_path, "moments", "--own", "own.py")
+    assert "take_in" not in only[0]["source"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("=True) + eps),", "=True) - eps),", "do not agree"),
+        (", eps=11", ", size=2", "'the smallest input' has no size, only x, dy"),
+        ('"wrong-axis": "sq', '"huh": "sq', "huh has no words"),
+        ('"length = np.sqrt(square + eps)": {', '"length = 2": {', "no line of the"),
+        ('"length = np.sqrt(square)"', '"length = sqrt(square)"', "missing-eps does"),
+    ],
+)
+def test_an_exercise_that_is_not_fit_to_judge(old, new, says, tmp_path):
+    text = own_exercise()
+    assert old in text
+    text = text.replace(old, new)
+    if "size" in new:
+        text = text.replace("unit_rows(x, eps)", "unit_rows(x, eps, size)")
+        text = text.replace("lambda x, eps", "lambda x, eps, size")
+    (tmp_path / "own.py").write_text(text)
+    words = ("workbook", "unit_rows", "--own", "own.py")
+    done = type_in(tmp_path, *words, code=1)
+    assert says in done.stderr and "own.py: unit_rows: " in done.stderr
+
+
 def test_words_that_are_not_known(tmp_path):
     done = type_in(tmp_path, "grade", "nowhere", code=1)
     assert "there is no nowhere" in done.stderr
