@@ -20,7 +20,7 @@ import torch
 from commands import python
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from right_answers import RIGHT, forward_one_line
+from right_answers import RIGHT, LayerInPlace, forward_one_line
 from strange_answers import STRANGE
 from wrong_answers import WRONG
 
@@ -179,6 +179,40 @@ def test_answers_of_learners(entry):
     assert time.thread_time() - start < 1
     assert not result.passed
     assert set(result.mistakes) & (codes or {"unknown"}), result
+
+
+class Stored(LayerInPlace):
+    """Moves what is stored by other weights."""
+
+    calls = 0
+
+    def __call__(self, x):
+        before = self.running_mean.copy(), self.running_var.copy()
+        y = super().__call__(x)
+        if self.training:
+            self.calls += 1
+            a = self.weight()
+            mean, var = x.mean(0), x.var(0, ddof=1)
+            self.running_mean = (1 - a) * before[0] + a * mean
+            self.running_var = (1 - a) * before[1] + a * var
+        return y
+
+
+def test_other_weights_of_what_is_stored_are_told():
+    class AverageOfAll(Stored):
+        def weight(self):
+            return 1 / self.calls
+
+    class FirstReplaces(Stored):
+        def weight(self):
+            return self.momentum if self.calls > 1 else 1
+
+    for layer, says in (
+        (AverageOfAll, "an average over all batches so far"),
+        (FirstReplaces, "a first batch that replaces what is stored"),
+    ):
+        result = bnlib.check("BatchNorm", layer)
+        assert result.mistakes == ("wrong-operation",) and says in result.says[0]
 
 
 def test_a_sample_of_pairs_is_flagged_and_nineteen_of_twenty_named():
@@ -781,6 +815,24 @@ def test_unknown_mistakes_come_with_what_can_be_said():
     result = verdict(shifted, "batch_norm_backward")
     assert result.mistakes == ("unknown",)
     assert "dx should sum to 0 over each column" in " ".join(result.message.split())
+
+
+def test_which_arguments_are_followed_is_said_where_nothing_else_can_be():
+    def in_the_root(x, gamma, beta, eps):
+        return (x - x.mean(0)) / np.sqrt((x.var(0) + eps) * abs(gamma)) + beta
+
+    says = bnlib.check("batch_norm_forward", in_the_root).remarks
+    follows = "y follows beta by as much as it should, but not x, gamma, eps."
+    assert follows in says
+
+    def largest(counts, means, variances):
+        share = counts / counts.sum()
+        mean = share @ means
+        return mean, variances.max(0) + share @ (means - mean) ** 2
+
+    says = bnlib.check("merge_moments", largest).remarks
+    follows = "var follows means by as much as it should, but not variances."
+    assert follows in says
 
 
 def test_fractions_are_numbers():
