@@ -325,11 +325,13 @@ def outputs_of_all(exercise, written, label):
     is run once.
     """
     found, states, before = [None] * len(written), [], ()
+    given = next(c for c in exercise.cases if c.label == label).in_double()
     able = [n for n, (lines, _) in enumerate(written) if lines]
     for n in sorted(able, key=lambda n: written[n][::-1]):
         lines, constant = written[n]
         if exercise.script:
-            found[n] = outputs_of_lines(exercise, lines, label, constant)
+            with contextlib.suppress(Exception):
+                found[n] = _as_arrays(exercise.with_lines(lines, constant)(*given))
             continue
         if not states or states[0]["C"] != constant:
             states, before = [_after(exercise, label, constant, ())], ()
