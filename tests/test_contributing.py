@@ -95,7 +95,7 @@ def test_two_lines_and_one_command_add_a_mistake(tmp_path):
         check=True,
         stdout=subprocess.PIPE,
     )
-    assert run_here([sys.executable, "-c", WRONG]).stdout.strip() == "unknown"
+    assert run_here([sys.executable, "-c", WRONG]).stdout.strip() == "extra-term"
 
     (lines,) = re.findall(r"```python\n(.+\n.+\n)```", TEXT)
     path = tmp_path / "chapters" / "14_other_axes.ipynb"

@@ -20,14 +20,14 @@ import torch
 from commands import python
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from right_answers import RIGHT, forward_one_line
+from right_answers import RIGHT, LayerInPlace, forward_one_line
 from strange_answers import STRANGE
 from wrong_answers import WRONG
 
 import bnlib
 from bnlib.exercises import EXERCISES, from_cache, from_layer
 from bnlib.exercises import _check as checker
-from bnlib.exercises._exercise import words_for
+from bnlib.exercises._exercise import lines_of, words_for
 from bnlib.exercises._mistakes import WORDS, WRONG_LINES, code_of
 
 NAMES = sorted(EXERCISES)
@@ -140,6 +140,8 @@ def test_two_mistakes_may_share_a_line_but_no_word():
     assert {"wrong-power", "multiplies-by-std"} in pairs
     assert {"wrong-power", "missing-xhat"} not in pairs  # either, not both
     assert {"missing-factor-two", "missing-factor-two: too much"} not in pairs  # right
+    three = ("wrong-power", "missing-xhat", "wrong-dgamma")
+    assert lines_of(exercise, three) is None is lines_of(exercise, three[:2])
     x, both = np.array([[1.0], [3.0]]), ("wrong-dgamma", "mean-instead-of-sum")
     _, dgamma, _ = exercise.mutant(*both)(x, x, np.ones(1), 0.0)
     assert dgamma == 5  # the mean of x * x, where the sum of x * xhat belongs
@@ -177,6 +179,40 @@ def test_answers_of_learners(entry):
     assert time.thread_time() - start < 1
     assert not result.passed
     assert set(result.mistakes) & (codes or {"unknown"}), result
+
+
+class Stored(LayerInPlace):
+    """Moves what is stored by other weights."""
+
+    calls = 0
+
+    def __call__(self, x):
+        before = self.running_mean.copy(), self.running_var.copy()
+        y = super().__call__(x)
+        if self.training:
+            self.calls += 1
+            a = self.weight()
+            mean, var = x.mean(0), x.var(0, ddof=1)
+            self.running_mean = (1 - a) * before[0] + a * mean
+            self.running_var = (1 - a) * before[1] + a * var
+        return y
+
+
+def test_other_weights_of_what_is_stored_are_told():
+    class AverageOfAll(Stored):
+        def weight(self):
+            return 1 / self.calls
+
+    class FirstReplaces(Stored):
+        def weight(self):
+            return self.momentum if self.calls > 1 else 1
+
+    for layer, says in (
+        (AverageOfAll, "an average over all batches so far"),
+        (FirstReplaces, "a first batch that replaces what is stored"),
+    ):
+        result = bnlib.check("BatchNorm", layer)
+        assert result.mistakes == ("wrong-operation",) and says in result.says[0]
 
 
 def test_a_sample_of_pairs_is_flagged_and_nineteen_of_twenty_named():
@@ -781,6 +817,24 @@ def test_unknown_mistakes_come_with_what_can_be_said():
     assert "dx should sum to 0 over each column" in " ".join(result.message.split())
 
 
+def test_which_arguments_are_followed_is_said_where_nothing_else_can_be():
+    def in_the_root(x, gamma, beta, eps):
+        return (x - x.mean(0)) / np.sqrt((x.var(0) + eps) * abs(gamma)) + beta
+
+    says = bnlib.check("batch_norm_forward", in_the_root).remarks
+    follows = "y follows beta by as much as it should, but not x, gamma, eps."
+    assert follows in says
+
+    def largest(counts, means, variances):
+        share = counts / counts.sum()
+        mean = share @ means
+        return mean, variances.max(0) + share @ (means - mean) ** 2
+
+    says = bnlib.check("merge_moments", largest).remarks
+    follows = "var follows means by as much as it should, but not variances."
+    assert follows in says
+
+
 def test_fractions_are_numbers():
     def exact(x):
         columns = [[Fraction(v) for v in column] for column in x.T.tolist()]
@@ -843,6 +897,35 @@ def test_a_python_without_a_clock_of_threads_as_in_a_browser():
     )
     code += "; print(bnlib.check('moments', exercises.EXERCISES['moments'].solution))"
     assert python("-c", code).strip() == "✓ moments: right."
+
+
+FIRST = """
+import time
+import bnlib
+from bnlib.exercises import EXERCISES
+one = EXERCISES[{name!r}]
+def odd(*args):
+    result = one.solution(*args)
+    many = result if isinstance(result, tuple) else (result,)
+    many = tuple(y + y**2 / 7 - 0.3 for y in many)
+    return many if isinstance(result, tuple) else many[0]
+class Odd(one.solution.args[0] if one.script else object):
+    def __call__(self, x):
+        return odd_of(super().__call__(x))
+def odd_of(y):
+    return y + y**2 / 7 - 0.3
+bnlib.check("moments", lambda x: None)
+start = time.thread_time()
+result = bnlib.check(one.name, Odd if one.script else odd)
+assert result.mistakes == ("unknown",), result
+print(time.thread_time() - start)
+"""
+
+
+@pytest.mark.parametrize("name", ["batch_renorm_backward", "BatchNorm"])
+def test_the_first_answer_that_nobody_foresaw_does_not_take_long(name):
+    """All wrong solutions are run first; of these two exercises there are most."""
+    assert float(python("-c", FIRST.format(name=name))) < 2
 
 
 # ----------------------------------------------------- what is said, and how gravely

@@ -145,13 +145,13 @@ def eps_twice(x, gamma, beta, eps):
     return gamma * (x - x.mean(0)) / (np.sqrt(x.var(0) + eps) + eps) + beta
 
 
-@wrong("batch_norm_forward")
+@wrong("batch_norm_forward", "wrong-operation")
 def min_max(x, gamma, beta, eps):
     low, high = x.min(axis=0), x.max(axis=0)
     return gamma * (x - low) / (high - low + eps) + beta
 
 
-@wrong("batch_norm_forward")
+@wrong("batch_norm_forward", "wrong-operation")
 def tanh_after(x, gamma, beta, eps):
     return np.tanh(gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta)
 
@@ -841,3 +841,74 @@ def moved_a_tenth_each_time(x, counts):
         mean = 0.9 * mean + 0.1 * batch.mean(axis=0)
         var = 0.9 * var + 0.1 * batch.var(axis=0, ddof=1)
     return mean, var
+
+
+# ------------------------------------- kinds of slips; written before they were known
+
+
+@wrong("moments", "wrong-count")
+def divides_by_one_more(x):
+    return x.mean(0), ((x - x.mean(0)) ** 2).sum(0) / (len(x) + 1)
+
+
+@wrong("moments", "wrong-count")
+def stops_before_the_last(x):
+    mean = sum((x[i] for i in range(len(x) - 1)), np.zeros(x.shape[1])) / len(x)
+    return mean, ((x - mean) ** 2).sum(0) / len(x)
+
+
+@wrong("moments", "wrong-operation")
+def divides_with_two_slashes(x):
+    mean = x.sum(0) // len(x)
+    return mean, ((x - mean) ** 2).sum(0) / len(x)
+
+
+@wrong("moments", "wrong-variable")
+def around_the_first_example(x):
+    return x.mean(0), ((x - x[0]) ** 2).mean(0)
+
+
+@wrong("batch_norm_forward", "wrong-operation")
+def normalizes_twice(x, gamma, beta, eps):
+    for _ in range(2):
+        x = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
+    return gamma * x + beta
+
+
+@wrong("batch_norm_forward", "wrong-operation")
+def clips(x, gamma, beta, eps):
+    xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
+    return gamma * np.clip(xhat, -1, 1) + beta
+
+
+@wrong("batch_norm_forward", "extra-term")
+def gamma_from_zero(x, gamma, beta, eps):
+    return (1 + gamma) * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
+
+
+@wrong("update_running", "wrong-power")
+def weight_squared(running_mean, running_var, x, momentum):
+    a, square = momentum, momentum**2
+    mean = (1 - a) * running_mean + a * x.mean(0)
+    return mean, (1 - square) * running_var + square * x.var(0, ddof=1)
+
+
+@wrong("update_running", "wrong-operation")
+def averages_deviations(running_mean, running_var, x, momentum):
+    a, std = momentum, x.std(0, ddof=1)
+    mean = (1 - a) * running_mean + a * x.mean(0)
+    return mean, ((1 - a) * np.sqrt(running_var) + a * std) ** 2
+
+
+@wrong("conv_batch_norm", "wrong-operation")
+def variance_of_the_means(x, gamma, beta, eps):
+    means = x.mean(axis=(2, 3))
+    mean, var = means.mean(0)[:, None, None], means.var(0)[:, None, None]
+    y = (x - mean) / np.sqrt(var + eps)
+    return gamma[:, None, None] * y + beta[:, None, None]
+
+
+@wrong("pre_norm_block", "wrong-operation")
+def leaks(x, gamma, up, down, eps):
+    h = gamma * x / np.sqrt((x**2).mean(1, keepdims=True) + eps) @ up
+    return x + np.where(h > 0, h, 0.01 * h) @ down

@@ -91,6 +91,27 @@ def _grows(one, arg):
     return f"With {arg}, {one.name} should {wanted}; yours {yours}."
 
 
+def effects(exercise, ask, answer, i):
+    """A sentence: which arguments an output follows as it should, and which not."""
+    found = {True: [], False: []}
+    for name, value in answer.case.args.items():
+        changed = _more(name, value) if np.asarray(value).dtype.kind == "f" else value
+        try:
+            one = asked(exercise, ask, answer, i, **{name: changed})
+        except (ValueError, ArithmeticError, IndexError):
+            continue
+        if one and changed is not value:
+            steps = (new - old for new, old in (one.got, one.want))
+            found[is_same(*steps, one.least)].append(name)
+    output, follows = exercise.outputs[i], {k: ", ".join(v) for k, v in found.items()}
+    if not found[True]:
+        return ""
+    if not found[False]:
+        return f"{output} follows every argument as it should: what is off is constant."
+    good, bad = follows[True], follows[False]
+    return f"{output} follows {good} by as much as it should, but not {bad}."
+
+
 def _units(exercise, case):
     """The same input with all lengths ten times as large."""
     args = in_units(10, case.args)
@@ -110,7 +131,7 @@ def answers_to_changes(exercise, ask, answer, i):
         one = one.first() if one and first else one
         return say(one, *more) if one else ""
 
-    for name in args.keys() - {*scalars, "rmax", "dmax"}:
+    for name in (n for n in args if n not in (*scalars, "rmax", "dmax")):
         changed = {name: _more(name, args[name])}
         yield look(_follows, name, **changed)
     x = args.get("x")

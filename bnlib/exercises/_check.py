@@ -25,7 +25,7 @@ from bnlib.exercises._answer import (
     limited,
     one_line,
 )
-from bnlib.exercises._ask import answers_to_changes
+from bnlib.exercises._ask import answers_to_changes, effects
 from bnlib.exercises._exercise import outputs_of, words_for
 from bnlib.exercises._explain import (
     DOUBLE,
@@ -297,8 +297,9 @@ def _what_can_be_said(exercise, caller, answers, open_ones, shown):
     remarks = _where_right(answers)
     laws = [law_of(exercise, answers, i) for i in open_ones]
     # An input of some size tells most; a long one takes its time.
-    able = (a for a in told if 4 < np.size(a.outputs[0]) < 30 and not is_right(a))
+    able = [a for a in told if np.size(a.outputs[0]) < 30 and not is_right(a)]
     able = [a for a in able if all(np.isfinite(o).all() for o in a.outputs)]
+    able.sort(key=lambda a: np.size(a.outputs[0]) <= 4)
     if able:
         ways = (answers_to_changes(exercise, ask, able[0], i) for i in open_ones)
         laws += [
@@ -306,6 +307,7 @@ def _what_can_be_said(exercise, caller, answers, open_ones, shown):
         ]
     if not any(laws):
         laws += [ratio_of(exercise, a, i) for a in able[:1] for i in open_ones]
+        laws += [effects(exercise, ask, a, i) for a in able[:1] for i in open_ones]
     laws += [
         says for a in (shown, *able[:1]) if a for says in violated(exercise, a, ask)
     ]

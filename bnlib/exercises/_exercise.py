@@ -167,37 +167,59 @@ class Exercise:
     @cached_property
     def mistakes(self):
         """The names of all mistakes that run, change a number, and are new."""
-        kept, known = [], [self._numbers()]
-        for name in self.rows:
-            numbers = self._numbers(name)
-            if not any(_alike(numbers, other) for other in known):
-                kept.append(name)
-                known.append(numbers)
-        return tuple(kept)
+        told = functools.cache(lambda names, label: self._numbers([names], label)[0])
+        every = [(), *((name,) for name in self.rows)]
+        table, kept = self._numbers(every, self._most_telling[0]), []
+
+        def same(a, b):
+            labels = self._most_telling[1:]
+            return all(_alike(told(a, label), told(b, label)) for label in labels)
+
+        for n, names in enumerate(every):
+            near = _are_alike(table[n], table[kept]).nonzero()[0]
+            if not any(same(names, every[kept[k]]) for k in near):
+                kept.append(n)
+        return tuple(name for n in kept for name in every[n])
 
     @cached_property
     def pairs(self):
         """Two mistakes at a time, where they touch other words and do not cancel."""
-        alone, found = {name: self._written(name) for name in self.mistakes}, []
-        for a, b in itertools.combinations(self.mistakes, 2):
-            lines = self._written(a, b)
-            if lines in (None, alone[a], alone[b]):
-                continue
-            if self.rows[a].keys().isdisjoint(self.rows[b]) or self.is_wrong(a, b):
-                found.append((a, b))
-        return tuple(found)
+        every, rows = list(itertools.combinations(self.mistakes, 2)), self.rows
+        meet = {p for p in every if not rows[p[0]].keys().isdisjoint(rows[p[1]])}
+        alone = {name: lines_of(self, (name,)) for name in self.mistakes}
+        new = [p for p in meet if lines_of(self, p) not in (None, *map(alone.get, p))]
+        right, *table = self._numbers([(), *new], self._most_telling[0])
+        is_other = [not _alike(right, numbers) for numbers in table]
+        told = zip(new, is_other, strict=True)
+        meet -= {p for p, is_told in told if is_told or self.is_wrong(*p)}
+        return tuple(p for p in every if p not in meet)
+
+    @cached_property
+    def _most_telling(self):
+        """The inputs, the one first on which most mistakes differ: a large one."""
+        size = {c.label: sum(map(np.size, c.args.values())) for c in self.cases}
+        return sorted(size, key=size.get, reverse=True)
 
     def mutant(self, *mistakes, constant=SAMPLE):
         """The solution with these mistakes, as a function of the arguments."""
-        return self.with_lines(self._written(*mistakes), constant)
+        return self.with_lines(lines_of(self, mistakes), constant)
 
     def with_lines(self, lines, constant=SAMPLE):
         """The solution with these lines in place of its own, as a function."""
         if not self.script:
             return _function(lines, self.arguments, constant)
-        text = "\n".join(map(_as_indented, self.source.splitlines()[1:], lines))
-        methods = [_method(m, constant) for m in re.split(r"\n(?=def )", text)]
-        return self.as_function(type(self.name, (), {m.__name__: m for m in methods}))
+        ours = (
+            _method(old, tuple(lines[a:b]), constant) for a, b, old in self._methods
+        )
+        return self.as_function(type(self.name, (), {m.__name__: m for m in ours}))
+
+    @cached_property
+    def _methods(self):
+        """(begin, end, lines) of each method of a class."""
+        lines = self.source.splitlines()[1:]
+        starts = [n for n, line in enumerate(lines) if line.startswith("    def ")]
+        ends = (*starts[1:], len(lines))
+        return [(a, b, tuple(lines[a:b])) for a, b in zip(starts, ends, strict=True)]
 
     @cached_property
     def with_constants(self):
@@ -210,14 +232,6 @@ class Exercise:
         alone = tuple((name,) for name in self.mistakes if name in has)
         return alone + tuple(pair for pair in self.pairs if len(has & {*pair}) == 1)
 
-    def _written(self, *mistakes):
-        """The lines with these mistakes; None where two touch the same words."""
-        lines = list(self.lines)
-        for n in {n for name in mistakes for n in self.rows[name]}:
-            wrongs = [self.rows[name][n] for name in mistakes if n in self.rows[name]]
-            lines[n] = _written(lines[n], tuple(dict.fromkeys(wrongs)))
-        return lines if None not in lines else None
-
     def is_wrong(self, *mistakes):
         """Does it run on an input, and give other numbers there?"""
         for label in (case.label for case in self.cases):
@@ -226,28 +240,48 @@ class Exercise:
                 return True
         return False
 
-    def _numbers(self, *mistakes):
-        """All that the mutant gives, in a row; where it stops, what is right."""
-        numbers = []
-        for label in (case.label for case in self.cases):
-            outputs = outputs_of(self, mistakes, label) or outputs_of(self, (), label)
-            numbers += map(np.ravel, outputs)
-        numbers = np.concatenate(numbers)
-        return np.nan_to_num(numbers, nan=1e99, posinf=2e99, neginf=-2e99)
+    def _numbers(self, every, label):
+        """What mutants give on an input, a row for each; where one stops, the right."""
+        written = [(lines_of(self, names), SAMPLE) for names in every]
+        right = outputs_of(self, (), label)
+        given = [g or right for g in outputs_of_all(self, written, label)]
+        rows = [np.concatenate([np.ravel(part) for part in g]) for g in given]
+        table = np.full((len(rows), max(map(len, rows))), 3e99)
+        for n, row in enumerate(rows):
+            table[n, : len(row)] = row
+        return np.nan_to_num(table, nan=1e99, posinf=2e99, neginf=-2e99)
+
+
+@functools.lru_cache(maxsize=20_000)
+def lines_of(exercise, names):
+    """The lines with these mistakes; None where two touch the same words."""
+    if not names:
+        return tuple(exercise.lines)
+    lines = list(lines_of(exercise, names[:-1]) or (None,))
+    for n, wrong in exercise.rows[names[-1]].items() if None not in lines else ():
+        others = [exercise.rows[name].get(n, wrong) for name in names[:-1]]
+        lines[n] = _written(exercise.lines[n], tuple(dict.fromkeys([*others, wrong])))
+    return tuple(lines) if None not in lines else None
 
 
 @functools.lru_cache(maxsize=60_000)
 def outputs_of(exercise, names, label, constant=SAMPLE):
     """What the solution with these mistakes gives; None where it stops."""
-    return outputs_of_lines(exercise, exercise._written(*names), label, constant)
+    return outputs_of_lines(exercise, lines_of(exercise, names), label, constant)
 
 
 @functools.lru_cache(maxsize=8000)
-def _method(text, constant):
+def _method(old, new, constant):
     """A method of a class: most mistakes share all but one of them."""
-    space = {"np": np, "C": constant}
-    exec(text, space)
-    return space[re.match(r"def (\w+)", text)[1]]
+    space, (name, code) = {"np": np, "C": constant}, _method_code(old, new)
+    exec(code, space)
+    return space[name]
+
+
+@functools.lru_cache(maxsize=8000)
+def _method_code(old, new):
+    text = "\n".join(map(_as_indented, old, new))
+    return re.match(r"def (\w+)", text)[1], compile(text, "<mistake>", "exec")
 
 
 def _as_indented(old, new):
@@ -275,23 +309,71 @@ def _after(exercise, label, constant, lines):
     return {"np": np, "C": constant, **dict(given)}
 
 
+@contextlib.contextmanager
+def _quiet():
+    """A wrong solution divides by zero and averages nothing; nobody need be told."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@_quiet()
+def outputs_of_all(exercise, written, label):
+    """What many solutions give on an input, each (lines, C); None where one stops.
+
+    In the order of their lines those with the same beginning follow each other, and it
+    is run once.
+    """
+    found, states, before = [None] * len(written), [], ()
+    given = next(c for c in exercise.cases if c.label == label).in_double()
+    able = [n for n, (lines, _) in enumerate(written) if lines]
+    for n in sorted(able, key=lambda n: written[n][::-1]):
+        lines, constant = written[n]
+        if exercise.script:
+            with contextlib.suppress(Exception):
+                found[n] = _as_arrays(exercise.with_lines(lines, constant)(*given))
+            continue
+        if not states or states[0]["C"] != constant:
+            states, before = [_after(exercise, label, constant, ())], ()
+        while before[: len(states) - 1] != lines[: len(states) - 1]:
+            states.pop()
+        before = lines
+        try:
+            for line in lines[len(states) - 1 :]:
+                space = states[-1].copy()
+                exec(_code(line), space)
+                states.append(space)
+            found[n] = _as_arrays(states[-1]["_"])
+        except Exception:  # it stops, as a wrong solution may
+            continue
+    return found
+
+
+def _as_arrays(result):
+    result = result if isinstance(result, tuple) else (result,)
+    return tuple(np.asarray(part, dtype=float) for part in result)
+
+
 def outputs_of_lines(exercise, lines, label, constant=SAMPLE):
     """What these lines give on an input; None where they stop."""
     try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             given = exercise, label, constant, tuple(lines)
-            result = _by_script(*given) if exercise.script else _after(*given)["_"]
-            result = result if isinstance(result, tuple) else (result,)
-            return tuple(np.asarray(part, dtype=float) for part in result)
+            return _as_arrays(
+                _by_script(*given) if exercise.script else _after(*given)["_"]
+            )
     except Exception:
         return None
 
 
 def _alike(a, b):
+    return np.shape(a) == np.shape(b) and bool(_are_alike(np.ravel(a), np.ravel(b)))
+
+
+def _are_alike(a, b):
+    """The same row for row, where there are several."""
     with np.errstate(invalid="ignore"):
-        same = np.shape(a) == np.shape(b)
-        return same and (abs(a - b) <= 1e-10 * (1 + abs(b))).all()
+        return (abs(a - b) <= 1e-10 * (1 + abs(b))).all(axis=-1)
 
 
 def words_for(exercise, name):

@@ -12,7 +12,8 @@ import numpy as np
 
 from bnlib.exercises._exercise import (
     SAMPLE,
-    outputs_of,
+    lines_of,
+    outputs_of_all,
     outputs_of_lines,
 )
 from bnlib.exercises._slips import slips
@@ -150,10 +151,10 @@ class Cause(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Wrong solutions of one kind: (exercise) -> them; what one gives; its name."""
+    """Wrong solutions of one kind: (exercise) -> them; how one is written; its name."""
 
     candidates: Callable
-    gives: Callable  # (exercise, candidate, label)
+    written: Callable  # (exercise, candidate) -> its lines, and C
     causes: Callable  # (candidate, outputs) -> {name: cause}
 
 
@@ -170,34 +171,39 @@ def _by_name(names, outputs):
     return dict.fromkeys(names, Cause(outputs))
 
 
+def _by_lines(exercise, names):
+    return lines_of(exercise, names), SAMPLE
+
+
 # One mistake is looked for before two: of those there are thousands.
-ONE = Source(lambda e: tuple((name,) for name in e.mistakes), outputs_of, _by_name)
-TWO = Source(lambda e: e.pairs, outputs_of, _by_name)
+ONE = Source(lambda e: tuple((name,) for name in e.mistakes), _by_lines, _by_name)
+TWO = Source(lambda e: e.pairs, _by_lines, _by_name)
 CATALOGUE = ONE, TWO
 NUMBERS = Source(
     _with_numbers,
-    lambda exercise, one, label: outputs_of(exercise, one[0], label, one[1]),
+    lambda exercise, one: (lines_of(exercise, one[0]), one[1]),
     lambda one, outputs: dict.fromkeys(one[0], Cause(outputs, one[1])),
 )
 SLIPS = Source(
     slips,
-    lambda exercise, one, label: outputs_of_lines(exercise, one[1], label),
+    lambda exercise, one: (one[1], SAMPLE),
     lambda one, outputs: {one[0]: Cause(outputs)},
 )
 SOURCES = (*CATALOGUE, NUMBERS, SLIPS)
 
 
-@functools.lru_cache(maxsize=32)
-def _given_by_all(exercise, source, label, i):
-    """What every candidate gives for one output, a row each; nan where it stops."""
+@functools.lru_cache(maxsize=12)
+def _given_by_all(exercise, source, label):
+    """Of each output a table: what every candidate gives, a row; nan where it stops."""
     case = next(case for case in exercise.cases if case.label == label)
-    size = expected_of(exercise, case)[i].size
-    table = np.full((len(source.candidates(exercise)), size), np.nan)
-    for row, candidate in zip(table, source.candidates(exercise), strict=True):
-        outputs = source.gives(exercise, candidate, label)
-        if outputs and len(outputs) > i and outputs[i].size == size:
-            row[:] = outputs[i].ravel()
-    return table
+    written = [source.written(exercise, one) for one in source.candidates(exercise)]
+    sizes = [want.size for want in expected_of(exercise, case)]
+    tables = [np.full((len(written), size), np.nan) for size in sizes]
+    for n, outputs in enumerate(outputs_of_all(exercise, written, label)):
+        for table, output in zip(tables, outputs or (), strict=False):
+            if output.size == table.shape[1]:
+                table[n] = output.ravel()
+    return tables
 
 
 def _possible(exercise, source, answer, outputs):
@@ -205,7 +211,7 @@ def _possible(exercise, source, answer, outputs):
     candidates = source.candidates(exercise)
     keep = np.ones(len(candidates), dtype=bool)
     for i in outputs:
-        table = _given_by_all(exercise, source, answer.case.label, i)
+        table = _given_by_all(exercise, source, answer.case.label)[i]
         got = answer.outputs[i].ravel()
         if len(candidates) and table.shape[1] == got.size and np.isfinite(got).all():
             size = np.maximum(abs(table).max(axis=1, initial=0), answer.case.least)
@@ -226,8 +232,10 @@ def _found(source, exercise, answers, outputs):
         names = candidate if source in CATALOGUE else ()
         alike = next((_ALIKE[name] for name in names if name in _ALIKE), is_same)
 
-        def gives(case, candidate=candidate):
-            return source.gives(exercise, candidate, case.label)
+        lines, constant = source.written(exercise, candidate)
+
+        def gives(case, lines=lines, constant=constant):
+            return outputs_of_lines(exercise, lines, case.label, constant)
 
         if _explains(gives, answers, outputs, alike):
             return source.causes(candidate, outputs)

@@ -4,6 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import argparse
+import ast
 import builtins
 import collections
 import contextlib
@@ -20,13 +21,13 @@ import json
 import multiprocessing
 import os
 import queue
-import runpy
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -36,7 +37,7 @@ import numpy as np
 
 from bnlib import exercises
 from bnlib.exercises._check import judged
-from bnlib.exercises._exercise import Exercise, words_for
+from bnlib.exercises._exercise import words_for
 from bnlib.exercises._submission import (
     decode,
     encode,
@@ -201,13 +202,6 @@ def catalogue_hash(own=None):
     return digest.hexdigest()[:12]
 
 
-def take_in(own):
-    """Add the exercises of a script to those that are known."""
-    for value in runpy.run_path(own).values() if own else ():
-        if isinstance(value, Exercise):
-            exercises.EXERCISES[value.name] = value
-
-
 def with_fresh_inputs(exercise, seed):
     """The exercise with three more inputs that nobody has seen, moved by a seed."""
 
@@ -239,19 +233,56 @@ def credit_of(result, outputs):
     return 0.5 * len(result.right) / outputs if outputs > 1 else 0.0
 
 
+def faults_of(exercise):
+    """What keeps an exercise from judging anybody: sentences, for its author."""
+    needed = exercise.arguments
+    for case in exercise.inputs():
+        if lacking := [name for name in needed if name not in case.args]:
+            yield (
+                f"the input {case.label!r} has no {lacking[0]}, only "
+                f"{', '.join(case.args)}; add it: Case(label, {{argument: value}})"
+            )
+            return
+    result = judged(exercise, exercise.solution)
+    if not result.passed:
+        bare = dataclasses.replace(result, says=(), remarks=(), hints=())
+        yield f"source and reference do not agree; yours is the source\n{bare.message}"
+        return
+    for line in exercise.wrong_lines.keys() - {*exercise.lines}:
+        yield f"wrong_lines: {line!r} is no line of the source"
+    own = {name for wrongs in exercise.wrong_lines.values() for name in wrongs}
+    for name in sorted(own - {*exercise.mistakes}):
+        yield f"{name} does not run, changes no number, or does what another does"
+    for name in exercise.mistakes:
+        with contextlib.suppress(KeyError):
+            words_for(exercise, name)
+            continue
+        yield f"{name} has no words: a line that says it, and one with a hint"
+
+
+def take_in(own):
+    """Add the exercises of a script, if they are fit to judge somebody."""
+    names = exercises.take_in(own) if own else ()
+    for name in names:
+        for fault in faults_of(exercises.EXERCISES[name]):
+            raise SystemExit(f"{own}: {name}: {fault}")
+    return names
+
+
+def _lost(code, message, points):
+    """What is found where nothing can be judged."""
+    lost = {"passed": False, "mistakes": [code], "severity": "numbers"}
+    return lost | {"message": message, "credit": 0.0, "points": 0.0, "of": points}
+
+
 def graded(path, asked, seed, seconds, memory):
     """{name of an exercise: what is found}, and notes, for one submission."""
     found, submission = {}, Submission(path, seconds, memory)
     try:
         for name, points in asked.items():
             if name not in submission.functions:
-                lost = {
-                    "passed": False,
-                    "mistakes": ["not-found"],
-                    "severity": "numbers",
-                }
-                lost["message"] = f"There is no function called {name}."
-                found[name] = lost | {"credit": 0.0, "points": 0.0, "of": points}
+                says = [f"There is no function called {name}.", *submission.notes]
+                found[name] = _lost("not-found", "\n".join(says), points)
                 continue
             found[name] = _judge(submission, name, points, seed)
         return {"exercises": found, "notes": submission.notes}
@@ -287,7 +318,8 @@ def _fresh(name, seed):
 def _work(pipe, own):
     """A process of the grader: takes submissions, gives grades, until it is told."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    take_in(own)
+    if own:
+        exercises.take_in(own)
     with contextlib.suppress(EOFError, OSError):  # whoever asked is gone
         while True:
             pipe.send(graded(*pipe.recv()))
@@ -320,9 +352,8 @@ class _Worker:
         except Exception as error:
             why = f"the grader's process ended ({type(error).__name__})"
         self.stop()
-        lost = {"passed": False, "mistakes": ["not-graded"], "severity": "numbers"}
-        lost |= {"message": f"Not graded: {why}.", "credit": 0.0, "points": 0.0}
-        each = {name: lost | {"of": points} for name, points in task[1].items()}
+        says = f"Not graded: {why}."
+        each = {name: _lost("not-graded", says, p) for name, p in task[1].items()}
         return {"exercises": each, "notes": [why]}
 
     def stop(self):
@@ -616,7 +647,8 @@ def main(argv=None):
     _write(args, records)
     mean, of = sum(r["points"] for r in records) / max(1, count), sum(asked.values())
     several = "s" * (len(records) != 1)
-    print(f"{len(records)} submission{several}, {mean:.2f} of {of:g} points")
+    average = " on average" * (len(records) != 1)
+    print(f"{len(records)} submission{several}, {mean:.2f} of {of:g} points{average}")
     return 0
 
 
@@ -624,11 +656,13 @@ def _workbook(argv):
     parser = argparse.ArgumentParser(prog="python -m bnlib workbook")
     parser.add_argument("exercises", nargs="+", help="names, in the order wanted")
     parser.add_argument("--own", metavar="FILE", help="exercises of your own")
-    parser.add_argument("--for", dest="for_", default="", choices=["", "nbgrader"])
+    parser.add_argument(
+        "--for", dest="for_", default="", choices=["", "nbgrader", "otter"]
+    )
     parser.add_argument("--out", default="workbook.ipynb", metavar="FILE")
     args = parser.parse_args(argv)
-    take_in(args.own)
-    text = workbook(_asked(args.exercises, []), args.for_)
+    own = args.own if {*take_in(args.own)} & {*args.exercises} else ""
+    text = workbook(_asked(args.exercises, []), args.for_, own)
     Path(args.out).write_text(text, encoding="utf-8")
     return 0
 
@@ -657,32 +691,65 @@ import numpy as np
 from bnlib import check"""
 
 
-def workbook(names, for_=""):
-    """A notebook of stubs, as text; for_="nbgrader" marks answers and tests for it."""
-    marked, cells = for_ == "nbgrader", [_cell("code", _FIRST)]
-    if for_ not in ("", "nbgrader"):
-        raise ValueError(f"for_ must be '' or 'nbgrader', got {for_!r}")
-    for name in names:
-        exercise = exercises.EXERCISES[name]
-        cells.append(_cell("markdown", f"## {exercise.title}\n\n{exercise.task}"))
-        call = f"check({name!r}, {name})".replace("'", '"')
-        if not marked:
-            cells.append(_cell("code", f"{exercise.stub}\n\n{call}"))
-            continue
-        body = exercise.source.partition("\n")
-        held = f"{body[0]}\n    ### BEGIN SOLUTION\n{body[2]}    ### END SOLUTION"
-        cells.append(_cell("code", held, _mark(name, solution=True)))
-        tests = _mark(f"test-{name}", grade=True, locked=True, points=1)
-        cells.append(_cell("code", f"{call}.assert_right()", tests))
+_TAKES = """
+
+from bnlib.exercises import take_in
+
+take_in("{}")"""
+
+
+def workbook(names, for_="", own=""):
+    """A notebook of stubs, as text; for nbgrader or Otter one that they take apart.
+
+    for_="nbgrader" or "otter": solutions and tests, marked for `nbgrader
+    generate_assignment` and `otter assign`, which write what students get.
+    own: a script with exercises, which lies beside the notebook.
+    """
+    ways = {"": _plain, "nbgrader": _for_nbgrader, "otter": _for_otter}
+    if for_ not in ways:
+        raise ValueError(f"for_ must be '', 'nbgrader' or 'otter', got {for_!r}")
+    script = Path(own).name
+    cells = [_cell("code", _FIRST + (_TAKES.format(script) if own else ""))]
+    if for_ == "otter":
+        files = f"\nfiles: [{script}]" if own else ""
+        cells.insert(0, _cell("raw", _OTTER + files))
+    for exercise in (exercises.EXERCISES[name] for name in names):
+        text = _cell("markdown", f"## {exercise.title}\n\n{exercise.task}")
+        cells += [text, *ways[for_](exercise)]
     about = {"display_name": "Python 3", "language": "python", "name": "python3"}
     book = {"cells": cells, "metadata": {"kernelspec": about}}
     return json.dumps(book | {"nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
 
 
-def _cell(kind, source, metadata=None):
-    name = hashlib.md5(source.encode()).hexdigest()[:8]
-    cell = {"cell_type": kind, "id": name, "metadata": metadata or {}, "source": source}
-    return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+def _as_check(exercise):
+    return f'check("{exercise.name}", {exercise.name})'
+
+
+def _test(exercise):
+    """What a grader runs: with the check of the book, whatever a notebook calls so."""
+    return f"from bnlib import check\n\n{_as_check(exercise)}.assert_right()"
+
+
+def _plain(exercise):
+    return [_cell("code", f"{exercise.stub}\n\n{_as_check(exercise)}")]
+
+
+def _solved(exercise, begin, end):
+    """The stub's first lines and the solution's others, between two marks."""
+    stub, source = exercise.stub.rstrip(), exercise.source.rstrip()
+    said, own = (ast.parse(t).body[0].body[0] for t in (stub, source))
+    head = stub.splitlines()[: said.end_lineno]
+    rest = source.splitlines()[own.lineno - 1 :]
+    return "\n".join([*head, f"    {begin}", *rest, f"    {end}"])
+
+
+def _for_nbgrader(exercise):
+    name = exercise.name
+    answer = _solved(exercise, "### BEGIN SOLUTION", "### END SOLUTION")
+    marks = _mark(f"test-{name}", grade=True, locked=True, points=1)
+    yield _cell("code", answer, _mark(name, solution=True))
+    # It would take a value that is shown for a number of points.
+    yield _cell("code", _test(exercise) + ";", marks)
 
 
 def _mark(name, **changes):
@@ -690,3 +757,31 @@ def _mark(name, **changes):
     known = {"grade": False, "solution": False, "locked": False, "task": False}
     about = {"grade_id": name, "schema_version": 3}
     return {"nbgrader": known | about | changes}
+
+
+_OTTER = """\
+# ASSIGNMENT CONFIG
+export_cell:
+    pdf: false
+generate: true
+tests:
+    ok_format: false"""
+
+
+def _for_otter(exercise):
+    name = exercise.name
+    yield _cell("raw", f"# BEGIN QUESTION\nname: {name}\npoints: 1")
+    yield _cell("raw", f"# BEGIN SOLUTION {name}")
+    yield _cell("code", _solved(exercise, "# BEGIN SOLUTION", "# END SOLUTION"))
+    yield _cell("raw", f"# END SOLUTION {name}")
+    yield _cell("raw", f"# BEGIN TESTS {name}")
+    test = textwrap.indent(_test(exercise), "    ")
+    yield _cell("code", f"def test_{name}({name}):\n{test}")
+    yield _cell("raw", f"# END TESTS {name}")
+    yield _cell("raw", f"# END QUESTION {name}")
+
+
+def _cell(kind, source, metadata=None):
+    name = hashlib.md5(source.encode()).hexdigest()[:8]
+    cell = {"cell_type": kind, "id": name, "metadata": metadata or {}, "source": source}
+    return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
