@@ -524,6 +524,10 @@ wrong-eps: floor
 You use eps as a lower limit of the variance; the formula adds it.
 With a variance of 1 and eps = 3, what is var + eps, and what is your value?
 
+wrong-eps: floor of the deviation
+You use eps as a lower limit of the deviation; the formula adds it under the root.
+With a variance of 1 and eps = 3, the formula divides by 2. And you?
+
 wrong-eps: squared
 You add eps squared; the formula adds eps.
 With a variance of 1 and eps = 3, the formula divides by 2. And you?
