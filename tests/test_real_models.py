@@ -738,6 +738,10 @@ class TestCures:
             exec(finding.cure, given)
         if code == "bad-batch":
             assert given["loader"] == []
+            pairs = [(x, T[:, 0]), (T, T[:, 0])]  # a loader of images and labels
+            given["loader"] = pairs
+            exec(found[0].cure, given)
+            assert len(given["loader"]) == 1 and given["loader"][0] is pairs[1]
         elif code == "few-values":
             assert all(len(batch) == 32 for batch in given["loader"])
         elif code == "time-axis":

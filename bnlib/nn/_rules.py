@@ -88,8 +88,16 @@ def bad_batch(seen):
     """Find NaN or infinity in what goes in, where it first shows."""
     for use in [u for u in seen.pooled() if u.broken][:1]:
         what = f"{use.broken} of {use.shape[0]} examples bring NaN or infinity"
-        cure = "loader = [batch for batch in loader if batch.isfinite().all()]"
-        yield Finding("bad-batch", use.name, what, cure)
+        yield Finding("bad-batch", use.name, what, LEAVE_OUT)
+
+
+LEAVE_OUT = """\
+def is_finite(batch):  # a tensor, or a tuple or list that starts with one
+    images = batch if torch.is_tensor(batch) else batch[0]
+    return images.isfinite().all()
+
+
+loader = [batch for batch in loader if is_finite(batch)]"""
 
 
 def never_updated(seen):
