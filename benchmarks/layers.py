@@ -9,9 +9,6 @@ says: a layer is alone with the caches here, and with the processor's other core
 
 import math
 import os
-import subprocess
-import sys
-import tempfile
 import time
 
 import numpy as np
@@ -22,7 +19,6 @@ import bnlib.fast as fast
 import bnlib.nn as ours
 from benchmarks import rivals, timing
 from benchmarks.timing import relative
-from bnlib import _fast
 from experiments import provenance
 
 SHAPES = [
@@ -42,19 +38,6 @@ GROWTH = {
 
 def in_turns(functions, seconds, clock=time.process_time):
     return timing.medians(timing.in_turns(functions, seconds, clock))
-
-
-def without_numba(function):
-    """The same function, with nothing compiled."""
-
-    def run(*args):
-        found, _fast.kernels = _fast.kernels, lambda: None
-        try:
-            return function(*args)
-        finally:
-            _fast.kernels = found
-
-    return run
 
 
 def layer(library, shape, **options):
@@ -112,7 +95,6 @@ def functions(shape):
     x, dy = (t.numpy() for t in data(shape))
     affine = np.ones(shape[1], x.dtype), np.zeros(shape[1], x.dtype)
     found = {n: numpy_step(m, "batch_norm", x, dy, *affine) for n, m in ARRAYS.items()}
-    found["bnlib.fast, no numba"] = without_numba(found["bnlib.fast"])
     for name in ("staged", "simplified"):
         rule = getattr(rivals, name)
         step = lambda rule=rule: rule(x, *affine, dy)  # noqa: E731
@@ -200,7 +182,6 @@ def others(seconds):
             "bnlib.fast": numpy_step(fast, name, *arrays, **options),
             "bnlib": numpy_step(bnlib, name, *arrays, **options),
         }
-        run["bnlib.fast, no numba"] = without_numba(run["bnlib.fast"])
         found[name] = relative(in_turns(run, seconds))
     return found
 
@@ -224,7 +205,6 @@ def errors(mean):
         "CS231n-style, staged": rivals.staged(*arrays, dy.numpy())[0],
         "CS231n-style, simplified": rivals.simplified(*arrays, dy.numpy())[0],
         "bnlib.fast": fast.batch_norm(*arrays)[0],
-        "bnlib.fast, no numba": without_numba(fast.batch_norm)(*arrays)[0],
         "bnlib, numpy": bnlib.batch_norm(*arrays)[0],
     }
     found = {n: torch.as_tensor(y).detach().double() for n, y in found.items()}
@@ -286,25 +266,25 @@ def parts(shape, seconds):
         ),
         "copy": lambda: x.clone(),
     }
-    run |= kernel_parts(x.numpy().reshape(n, c, 1, m))
+    run |= kernel_parts(x.numpy().reshape(n, c, m))
     return relative(in_turns(run, seconds), "torch.nn forward")
 
 
 def kernel_parts(x):
-    """Our forward pass, with stores past the caches and without, and its first half."""
-    kernels, parts = rivals.kernels(), x.shape[1]
+    """The loops' forward pass, past the caches and through them, and its first half."""
+    kernels, channels = rivals.kernels(), x.shape[1]
     if kernels is None:
         return {}
-    one, zero = np.ones((parts, 1), x.dtype), np.zeros((parts, 1), x.dtype)
-    y, stats = torch.empty(x.shape).numpy(), np.empty((4, parts))
+    one, zero = np.ones(channels, x.dtype), np.zeros(channels, x.dtype)
+    y, stats = torch.empty(x.shape).numpy(), np.empty((4, channels))
     beside = torch.empty(x.size + 1).numpy()[1:]  # does not begin a line of memory
 
     def forward(y):
-        kernels.write_maps(x, one, zero, 1e-5, y, stats, 0, parts)
+        kernels.write_maps(x, one, zero, 1e-5, y, stats, 0, channels)
 
     return {
-        "our moments": lambda: [kernels.moments(x, s) for s in range(parts)],
-        "our forward": lambda: forward(y),
+        "kernels' moments": lambda: [kernels.moments(x, s) for s in range(channels)],
+        "kernels' forward": lambda: forward(y),
         "with ordinary stores": lambda: forward(beside.reshape(x.shape)),
     }
 
@@ -333,35 +313,6 @@ def scaling(shape, seconds):
     return {n: {name: t / one for name, t in row.items()} for n, row in found.items()}
 
 
-FIRST = """
-import time, numpy, bnlib.fast as fast
-x = numpy.random.default_rng(0).normal(size=(32, 64, 28, 28)).astype("float32")
-start = time.perf_counter()
-y, cache = fast.batch_norm(x)
-fast.batch_norm_backward(x, cache)
-print(time.perf_counter() - start)
-"""
-
-
-def compiling():
-    """Seconds of a first call of bnlib.fast, forward and backward: compiling, and with
-    what is found on disk."""
-    found = {}
-    if rivals.kernels() is None:
-        return found
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("first", "again"):
-            run = subprocess.run(
-                [sys.executable, "-c", FIRST],
-                env=os.environ | {"NUMBA_CACHE_DIR": folder},
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            found[name] = float(run.stdout)
-    return found
-
-
 def measure(seconds):
     table, evaluated = {}, {}
     for shape in SHAPES:
@@ -378,7 +329,6 @@ def measure(seconds):
         "parts": parts(SHAPES[0], seconds / 2),
         "growth": growth(seconds / 3),
         "threads": scaling(SHAPES[0], seconds / 2),
-        "compiling": compiling(),
     }
 
 
@@ -399,7 +349,7 @@ def show_rest(result):
     print("\nbatch norm and leaky ReLU: saved activations, training step")
     for name, cell in result["memory"].items():
         print(f"  {name:34s}{cell['units']:8.2f}{cell['ratio']:8.2f}")
-    for title in ("parts", "growth", "threads", "compiling"):
+    for title in ("parts", "growth", "threads"):
         print(f"\n{title}: {provenance.rounded(result[title], 3)}")
 
 

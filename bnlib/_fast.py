@@ -3,10 +3,7 @@
 Extracted by `make export`: edit the notebook, not this file.
 """
 
-import functools
-import importlib
 import math
-import os
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -30,17 +27,6 @@ __all__ = [
 ]
 
 
-@functools.cache
-def kernels():
-    """Return the module of compiled kernels, or None: no numba, or BNLIB_NUMBA=0."""
-    if os.environ.get("BNLIB_NUMBA") == "0":
-        return None
-    try:
-        return importlib.import_module("bnlib._kernels")
-    except (ImportError, RuntimeError):  # no numba; nowhere to keep what it compiles
-        return None
-
-
 BLOCK = 1 << 16  # values worked on at a time: three such blocks stay in a core's cache
 WIDE = 16  # maps with fewer positions are added up across examples
 
@@ -55,7 +41,7 @@ reference, axis_norms = faces(bnlib._batch_norm), faces(bnlib._axis_norms)
 
 
 def is_usual(x, min_ndim=2):
-    """Return whether the kernels take x: a numpy array of float32 or float64."""
+    """Return whether x is a numpy array of float32 or float64, and not empty."""
     known = type(x) is np.ndarray and x.dtype in (np.float32, np.float64)
     return known and x.size > 0 and x.ndim >= min_ndim and x.dtype.isnative
 
@@ -184,82 +170,6 @@ def coefficients(mean, std, gamma, beta):
         return scale, -mean * scale if beta is None else beta - mean * scale
 
 
-def room_for(x):
-    """Return an array like x, not filled; a large one begins with a line of memory."""
-    if x.nbytes < kernels().LARGE:
-        return np.empty_like(x)
-    line = kernels().LINE
-    memory = np.empty(x.nbytes + line, np.uint8)
-    start = -memory.ctypes.data % line
-    return memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-
-
-BY_MAPS = "all_maps", "all_map_gradients"
-BY_COLUMNS = "write_columns", "write_column_gradients"
-BY_GROUPS = "all_maps", "all_group_gradients"
-BY_ROWS = "layer_rows", "layer_row_gradients"
-BY_SQUARES = "rms_rows", "rms_row_gradients"
-KernelCache = namedtuple("KernelCache", "x stats gamma shape affine by")
-
-
-def compiled(x, gamma, beta, eps, shape, affine, by):
-    """Return y and a cache, by a kernel; or None, if not all is finite.
-
-    x : in the kernel's shape, moments for each of its second axis. shape : that of y.
-    affine : that of dgamma. by : the names of two kernels, forward and backward.
-    """
-    if not (isinstance(eps, int | float) and eps >= 0):
-        return None
-    y, stats = room_for(x), np.empty((4, x.shape[1]))
-    write = getattr(kernels(), by[0])
-    write(x, gamma, beta, float(eps), y, stats)
-    held = stats[2:].max() <= np.finfo(x.dtype).max  # var and 1 / std
-    if not (held and math.isfinite(np.vdot(gamma, gamma) + np.vdot(beta, beta))):
-        return None  # a product takes less time than a sum
-    return y.reshape(shape), KernelCache(x, stats, gamma, shape, affine, by)
-
-
-def compiled_backward(dy, cache):
-    """Return dx, dgamma and dbeta by the kernel that the cache names."""
-    x, shape = cache.x, cache.shape
-    if not (is_usual(dy, 1) and dy.shape == shape and dy.dtype == x.dtype):
-        check_upstream(dy, x, shape)
-    dx, (dgamma, dbeta) = room_for(x), np.zeros((2, *cache.gamma.shape))
-    maps = np.ascontiguousarray(dy).reshape(x.shape)
-    write = getattr(kernels(), cache.by[1])
-    write(maps, x, cache.gamma, cache.stats, dx, dgamma, dbeta)
-    if not math.isfinite(np.vdot(dgamma, dgamma) + np.vdot(dbeta, dbeta)):
-        check_floats("dy", dy)
-    dgamma, dbeta = (g.astype(x.dtype).reshape(cache.affine) for g in (dgamma, dbeta))
-    return dx.reshape(shape), dgamma, dbeta
-
-
-def made_by(cache, *pairs):
-    """Return whether the cache is from one of these pairs of kernels."""
-    return isinstance(cache, KernelCache) and cache.by in pairs
-
-
-def numbers(p, shape, dtype, otherwise):
-    """Return p in this shape, or an array of that value for None."""
-    if p is None:
-        return np.full(shape, otherwise, dtype)
-    return np.ascontiguousarray(p).reshape(shape)
-
-
-def compiled_batch_norm(x, gamma, beta, eps):
-    """Return y and a cache by the kernel that fits x (N, C, ...), or None."""
-    if kernels() is None:
-        return None
-    n, channels = x.shape[:2]
-    maps = x.size > n * channels
-    inside = (n, channels, 1, x.size // (n * channels)) if maps else (n, channels)
-    affine = (channels, 1) if maps else (channels,)
-    given = (numbers(p, affine, x.dtype, v) for p, v in ((gamma, 1), (beta, 0)))
-    by = BY_MAPS if maps else BY_COLUMNS
-    x, shape = np.ascontiguousarray(x).reshape(inside), x.shape
-    return compiled(x, *given, eps, shape, (channels,), by)
-
-
 BatchCache = namedtuple("BatchCache", "x mean std gamma shape")
 
 
@@ -273,9 +183,6 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     Source: chapter 21.
     """
     if is_usual(x) and fits(gamma, x) and fits(beta, x):
-        found = compiled_batch_norm(x, gamma, beta, eps)
-        if found is not None:
-            return found
         maps = np.ascontiguousarray(x).reshape(*x.shape[:2], -1)
         count = maps.shape[0] * maps.shape[2]
         near, mean, var = centred(maps, channel_squares, count, channel_shape)
@@ -304,8 +211,6 @@ def batch_norm_backward(dy, cache):
 
     Arguments, results and errors are the same. Source: chapters 4 and 21.
     """
-    if made_by(cache, BY_MAPS, BY_COLUMNS):
-        return compiled_backward(dy, cache)
     if not isinstance(cache, BatchCache):
         return reference.batch_norm_backward(dy, cache)
     x, mean, std, gamma, shape = cache
@@ -345,28 +250,6 @@ def combine(dy, x, scale, by_x, shift):
     return dx.reshape(shape)
 
 
-def compiled_rows(x, axes, gamma, beta, eps, by):
-    """Return y and a cache of a layer or RMS norm over the last axes, or None."""
-    if kernels() is None:
-        return None
-    affine = x.shape[x.ndim - len(axes) :]
-    size = math.prod(affine)
-    given = (numbers(p, size, x.dtype, v) for p, v in ((gamma, 1), (beta, 0)))
-    inside = np.ascontiguousarray(x).reshape(1, -1, 1, size)
-    return compiled(inside, *given, eps, x.shape, affine, by)
-
-
-def compiled_groups(x, gamma, beta, num_groups, eps):
-    """Return y and a cache of a group norm, or None."""
-    if kernels() is None:
-        return None
-    channels, affine = x.shape[1], (num_groups, x.shape[1] // num_groups)
-    given = (numbers(p, affine, x.dtype, v) for p, v in ((gamma, 1), (beta, 0)))
-    inside = np.ascontiguousarray(x)
-    inside = inside.reshape(1, len(x) * num_groups, affine[1], -1)
-    return compiled(inside, *given, eps, x.shape, (channels,), BY_GROUPS)
-
-
 RowCache = namedtuple("RowCache", "x mean std gamma shape axes")
 
 
@@ -400,9 +283,6 @@ def layer_norm(x, gamma=None, beta=None, *, axes=(-1,), eps=1e-5):
     `layer_norm_backward`. All that is unusual goes to chapter 14. Source: chapter 21.
     """
     if by_rows(x, axes, gamma, beta):
-        found = compiled_rows(x, axes, gamma, beta, eps, BY_ROWS)
-        if found is not None:
-            return found
         size = math.prod(x.shape[x.ndim - len(axes) :])
         rows = np.ascontiguousarray(x).reshape(1, -1, size)
         near, mean, var = centred(rows, row_squares, size, lambda s: s[:, :, None])
@@ -437,8 +317,6 @@ def layer_norm_backward(dy, cache):
 
     Arguments, results and errors are the same. Source: chapters 14 and 21.
     """
-    if made_by(cache, BY_ROWS):
-        return compiled_backward(dy, cache)
     if not isinstance(cache, RowCache) or cache.mean is None:
         return axis_norms.layer_norm_backward(dy, cache)
     return row_gradients(dy, cache)
@@ -500,9 +378,6 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
     As `layer_norm`; the cache is for this module's `rms_norm_backward`.
     """
     if by_rows(x, axes, gamma):
-        found = compiled_rows(x, axes, gamma, None, eps, BY_SQUARES)
-        if found is not None:
-            return found
         size = math.prod(x.shape[x.ndim - len(axes) :])
         rows = np.ascontiguousarray(x).reshape(-1, size)
         square = np.empty(len(rows))
@@ -519,8 +394,6 @@ def rms_norm(x, gamma=None, *, axes=(-1,), eps=1e-5):
 
 def rms_norm_backward(dy, cache):
     """Chapter 14's rms_norm_backward, for what this module's `rms_norm` returned."""
-    if made_by(cache, BY_SQUARES):
-        return compiled_backward(dy, cache)[:2]
     if not isinstance(cache, RowCache) or cache.mean is not None:
         return axis_norms.rms_norm_backward(dy, cache)
     return row_gradients(dy, cache)[:2]
@@ -539,9 +412,6 @@ def group_norm(x, gamma=None, beta=None, *, num_groups, eps=1e-5):
     """
     whole = type(num_groups) is int and num_groups > 0 and is_usual(x)
     if whole and x.shape[1] % num_groups == 0 and fits(gamma, x) and fits(beta, x):
-        found = compiled_groups(x, gamma, beta, num_groups, eps)
-        if found is not None:
-            return found
         n, channels = x.shape[:2]
         groups = np.ascontiguousarray(x).reshape(n, num_groups, -1)
         near, mean, var = centred(
@@ -564,8 +434,6 @@ def group_norm_backward(dy, cache):
 
     Arguments, results and errors are the same. Source: chapters 14 and 21.
     """
-    if made_by(cache, BY_GROUPS):
-        return compiled_backward(dy, cache)
     if not isinstance(cache, GroupCache):
         return axis_norms.group_norm_backward(dy, cache)
     x, mean, std, gamma, shape, groups = cache
@@ -607,13 +475,13 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
     """
     if is_usual(x, 3) and fits(gamma, x) and fits(beta, x):
         y, cache = group_norm(x, gamma, beta, num_groups=x.shape[1], eps=eps)
-        if isinstance(cache, GroupCache | KernelCache):
+        if isinstance(cache, GroupCache):
             return y, cache
     return axis_norms.instance_norm(x, gamma, beta, eps=eps)
 
 
 def instance_norm_backward(dy, cache):
     """Chapter 14's instance_norm_backward, for what `instance_norm` here returned."""
-    if not (isinstance(cache, GroupCache) or made_by(cache, BY_GROUPS)):
+    if not isinstance(cache, GroupCache):
         return axis_norms.instance_norm_backward(dy, cache)
     return group_norm_backward(dy, cache)

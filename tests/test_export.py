@@ -107,17 +107,6 @@ def test_a_cell_imports_what_earlier_cells_export_from_the_newest_home(book):
     )
 
 
-def test_kernels_are_nobodys_home(book):
-    kernel = (["export:_kernels"], "import numba\n\n\ndef mean(x):\n    return x")
-    root = book(
-        ("a", [MEAN]),
-        ("b", [kernel]),
-        ("c", [(E, "from bnlib import mean\n\nf = mean")]),
-    )
-    assert export.export(root) == []
-    assert "from bnlib._moments import mean" in (root / "bnlib/_norm.py").read_text()
-
-
 def test_a_private_module_imports_from_the_earlier_ones_of_its_chapter(book):
     first = (
         ["export:nn/_first"],

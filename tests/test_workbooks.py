@@ -143,8 +143,6 @@ def test_a_chapter_that_reads_files_gets_them_though_bnlib_is_there(
 NAMES = {
     "sklearn": "scikit-learn",
     "torch": "bnlib[torch]",
-    "numba": "bnlib[fast]",
-    "llvmlite": "bnlib[fast]",
 }
 
 

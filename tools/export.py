@@ -40,9 +40,9 @@ TAGS = {
     "setup",  # made by tools/exercises.py: installs bnlib where it is missing
 }
 # Modules that hand out earlier functions and layers anew, under their names.
-TAKES_OVER = {"bnlib/_fast.py", "bnlib/_kernels.py", "bnlib/nn/_exact.py"}
-# Of these, the ones that `bnlib` itself goes on without.
-ASIDE = {"bnlib/_fast.py", "bnlib/_kernels.py"}
+TAKES_OVER = {"bnlib/_fast.py", "bnlib/nn/_exact.py"}
+# Of these, the one that `bnlib` itself goes on without.
+ASIDE = "bnlib/_fast.py"
 # The page that all chapters stand on: read first, wherever the contents list it.
 FOUNDATION = "A0_declaration"
 CATALOGUE = "bnlib/exercises/catalogue"
@@ -179,7 +179,7 @@ def home_of(cell: Cell, dotted: str, name: str, modules: dict[str, Module]) -> s
     folder = dotted.replace(".", "/")
     if f"{folder}.py" not in modules:  # a package, or nothing at all
         near = [m for m in modules.values() if m.folder == folder]
-        near = [m for m in near if m.path not in ASIDE]
+        near = [m for m in near if m.path != ASIDE]
         found = [m.path for m in near if name in m.names]
         if not found:
             what = f"imports `{name}` from `{dotted}`, which no earlier cell exports"

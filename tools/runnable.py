@@ -30,7 +30,6 @@ ELSEWHERE = "the notebook"
 NAMES = {
     "torch": "PyTorch",
     "matplotlib": "matplotlib",
-    "numba": "numba",
     "sklearn": "scikit-learn",
 }
 

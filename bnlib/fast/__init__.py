@@ -1,6 +1,6 @@
 """The normalizers of `bnlib` for large arrays: the same functions, and faster.
 
-Where numba is installed they are compiled. Chapter 21 tells how, and what it gains.
+numpy in blocks that fit the cache; chapter 21 tells how, and what it gains.
 """
 
 from bnlib._fast import (
