@@ -35,8 +35,11 @@ def test_recorded():
     check(result, 5)
 
 
-def test_script(tmp_path):
-    check(run_small(convolution, "--seeds 3 4 --steps 2", tmp_path), 10)
+def test_script(tmp_path, monkeypatch):
+    small = {"splits": 2, "rates": [0.1], "rates_if_pooled": [0.3, 1.0]}
+    for name, value in small.items():
+        monkeypatch.setitem(convolution.CONFIG, name, value)
+    check(run_small(convolution, "--seeds 3 --steps 2", tmp_path), 2)
 
 
 @pytest.mark.parametrize("arm", ARMS)

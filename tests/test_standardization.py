@@ -84,8 +84,8 @@ def test_standardization_script(mnist, cached_mnist, tmp_path, monkeypatch):  # 
     small = {**standardization.CONFIG, "lrs": [0.1, 1.0]}
     monkeypatch.setattr(standardization, "CONFIG", small)
     monkeypatch.setattr(standardization, "load", cached_mnist)
-    command = "--seeds 7 --sweep-seeds 8 9 --steps 200 --sweep-steps 20"
-    check_standardization(run_small(standardization, command, tmp_path), [7], 200)
+    command = "--seeds 7 --sweep-seeds 8 9 --steps 40 --sweep-steps 2"
+    check_standardization(run_small(standardization, command, tmp_path), [7], 40)
 
 
 @pytest.mark.parametrize("activation", standardization.ACTIVATIONS)
