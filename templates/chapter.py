@@ -166,11 +166,9 @@ centred([1.0, 2.0])
 # ```
 
 # %% [markdown]
-# ## What the paper claims here
+# ## What the paper claims here, and what we measured
 #
-# | claim | where | what we measured | verdict |
-# |---|---|---|---|
-# | one sentence | §3 | the number, with seeds and spread | reproduced |
+# % claims
 #
 # ## References
 #

@@ -217,10 +217,6 @@ LOW = {
 EXACT = "layer_norm", "rms_norm", "group_norm", "instance_norm"
 
 
-# Whose cache holds x as it came. The others keep what is rounded to half precision.
-EXACT = "layer_norm", "rms_norm", "group_norm", "instance_norm"
-
-
 @every_normalizer
 @pytest.mark.parametrize("low", LOW)
 def test_half_precision_is_the_float64_answer_rounded_once(name, low):

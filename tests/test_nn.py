@@ -460,6 +460,17 @@ def test_compiled_code_keeps_nan_out_of_the_running_statistics():
 # --- state ----------------------------------------------------------------------------
 
 
+def test_the_variance_that_is_stored_is_unbiased():
+    """By chapter 5's way and by chapter 21's, and averaged over a batch's instances."""
+    x = rand(3, 4, 5)
+    pooled, own = x.var((0, 2)), x.var(2).mean(0)
+    cases = (_batch_norm.BatchNorm1d, pooled), (BatchNorm1d, pooled)
+    for cls, wanted in (*cases, (ours_nn.InstanceNorm1d, own)):
+        layer = cls(4, momentum=1.0, track_running_stats=True).double()
+        layer(x)
+        assert_close(layer.running_var, wanted)
+
+
 @pytest.mark.parametrize("kind", ["BatchNorm1d", "InstanceNorm1d"])
 @pytest.mark.parametrize("momentum", [0.1, None, 1.0, 0.0, 1, -0.5])
 @pytest.mark.parametrize("tracking", [True, False])
