@@ -63,29 +63,22 @@ def refusal(statement):
     """Why a statement is not run: a word in it that the exercises do not allow."""
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
         for node in ast.walk(ast.parse(statement)):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                words = _imported(node)
-            else:
-                words = _mentioned(node)
-            if words:
+            if words := _refused(node):
                 return min(words)
     return ""
 
 
-def _imported(node):
-    """The words of an import that are not allowed."""
-    names = {alias.name for alias in node.names}
-    home = getattr(node, "module", "") or ""
-    if home.split(".")[0] == "bnlib":
-        return {f"{home}.{n}" for n in names if n not in _OWN.get(home, ())}
-    found = {n for n in names if n.startswith("bnlib.")}
-    if home.split(".")[0] == "torch":
-        found |= {f"{home}.{n}" for n in names if _LIBRARY.fullmatch(n)}
-    return found | ({p for n in {home, *names} for p in n.split(".")} & _INNER)
-
-
-def _mentioned(node):
-    """The words of an expression that are not allowed."""
+def _refused(node):
+    """The words of an import, a name or an attribute that are not allowed."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        names = {alias.name for alias in node.names}
+        home = getattr(node, "module", "") or ""
+        if home.split(".")[0] == "bnlib":
+            return {f"{home}.{n}" for n in names if n not in _OWN.get(home, ())}
+        found = {n for n in names if n.startswith("bnlib.")}
+        if home.split(".")[0] == "torch":
+            found |= {f"{home}.{n}" for n in names if _LIBRARY.fullmatch(n)}
+        return found | {p for n in (home, *names) for p in n.split(".")} & _INNER
     if isinstance(node, ast.Name):
         return {node.id} & _INNER
     if not isinstance(node, ast.Attribute):
