@@ -37,7 +37,10 @@ from bnlib.exercises._explain import (
     is_same,
     judge,
 )
-from bnlib.exercises._mistakes import WORDS, code_of
+from bnlib.exercises._mistakes import (
+    WORDS,
+    code_of,
+)
 from bnlib.exercises._show import CheckResult, given_of, rows_of, violated
 
 __all__ = ["check", "progress"]

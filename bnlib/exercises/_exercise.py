@@ -18,7 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnlib.exercises._mistakes import WORDS, WRONG_LINES, code_of, entries
+from bnlib.exercises._mistakes import (
+    WORDS,
+    WRONG_LINES,
+    code_of,
+    entries,
+)
 
 
 def _words(line):

@@ -5,7 +5,6 @@ Extracted by `make export`: edit the notebook, not this file.
 
 import argparse
 import ast
-import builtins
 import collections
 import contextlib
 import csv
@@ -173,13 +172,8 @@ def _parameter(told):
 def _as_error(reply):
     """An error of the submission, as one that can be raised here."""
     name, text = str(reply["error"])[:60], str(reply.get("text", ""))[:300]
-    kind = getattr(builtins, name, None)
-    known = isinstance(kind, type) and kind in (
-        ValueError,
-        NotImplementedError,
-        TypeError,
-    )
-    error = kind(text) if known else type(name or "Exception", (Exception,), {})(text)
+    known = {e.__name__: e for e in (ValueError, NotImplementedError, TypeError)}
+    error = known.get(name, type(name or "Exception", (Exception,), {}))(text)
     error.place = str(reply.get("place", ""))[:200]
     error.mistake = str(reply.get("mistake", ""))
     return error

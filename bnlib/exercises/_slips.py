@@ -29,6 +29,13 @@ _MEAN, _SUM, _VAR = (
     "A.sum(axis=B)",
     "A.var(axis=B, ddof=D)",
 )
+_COUNTS = {
+    "x.shape[0]": "the number of examples",
+    "x.shape[1]": "the length of axis 1 of x",
+    "x[0, 0].size": "the number of pixels",
+    "x.size": "the number of all values",
+    "x[:, 0].size": "the number of values of a channel",
+}
 _INSTEAD = {  # what may stand where something else belongs, of any parts A, B, D, E
     "A + B": {
         "A": _TERM,
@@ -113,29 +120,23 @@ _INSTEAD = {  # what may stand where something else belongs, of any parts A, B, 
         "np.minimum(A, B)": "wrong-operation: a minimum for a maximum",
         "np.maximum(A, 0.01 * A)": "wrong-operation: a leak below zero",
     },
-}
-_TOO_MANY = {  # what may be done to any value A
-    "-A": "sign-error: a minus",
-    "A**2": "wrong-power: a square",
-    "A**0.5": "wrong-power: a root",
-    "2 * A": "wrong-factor: a factor of 2",
-    "A / 2": "wrong-factor: a division by 2",
-    "1 + A": "extra-term: a 1",
-    "1 / A": "upside-down: a division, one over it,",
-    "abs(A)": "wrong-operation: an absolute value",
-    **{
-        f"A {sign} {count}": f"wrong-count: a {what} by {of_what}"
-        for count, of_what in {
-            "x.shape[0]": "the number of examples",
-            "x.shape[1]": "the length of axis 1 of x",
-            "x[0, 0].size": "the number of pixels",
-            "x.size": "the number of all values",
-            "x[:, 0].size": "the number of values of a channel",
-        }.items()
-        for sign, what in {"/": "division", "*": "product"}.items()
+    "A": {  # any value
+        "-A": "sign-error: a minus too many",
+        "A**2": "wrong-power: a square too many",
+        "A**0.5": "wrong-power: a root too many",
+        "2 * A": "wrong-factor: a factor of 2 too many",
+        "A / 2": "wrong-factor: a division by 2 too many",
+        "1 + A": "extra-term: a 1 too many",
+        "1 / A": "upside-down: one over it",
+        "abs(A)": "wrong-operation: an absolute value too many",
+        **{
+            f"A {sign} {count}": f"wrong-count: a {what} by {of_what} too many"
+            for count, of_what in _COUNTS.items()
+            for sign, what in {"/": "division", "*": "product"}.items()
+        },
     },
 }
-_AFTER = {  # and to the result of a line
+_AFTER = {  # what may be done to the result of a line
     "np.clip(A, -1, 1)": "wrong-operation: limits at −1 and 1",
     "np.maximum(A, 0)": "wrong-operation: a limit at 0, as of a ReLU,",
     "np.tanh(A)": "wrong-operation: a tanh",
@@ -187,8 +188,6 @@ def _instead_of(node, names):
         if parts := _bound(_parsed(pattern), node):
             for template, says in ways.items():
                 yield says, _filled(template, parts)
-    for template, says in _TOO_MANY.items():
-        yield f"{says} too many", _filled(template, {"A": f"({ast.unparse(node)})"})
     if isinstance(node, ast.Name):
         yield f"wrong-variable: the mean of {node.id} for it", f"np.mean({node.id})"
         for other in (*names, "x[:1]", "x.mean()"):
