@@ -778,12 +778,6 @@ def test_the_first_answer_that_nobody_foresaw_does_not_take_long(name):
 # ----------------------------------------------------- what is said, and how gravely
 
 
-def closes(x, gamma, beta, eps):
-    sys.stdout.close()
-    sys.stderr.close()
-    return right(x, gamma, beta, eps)
-
-
 class MuteError(Exception):
     def __str__(self):
         raise ValueError("no words")
@@ -807,7 +801,6 @@ def never_an_array(x, gamma, beta, eps):
 
 
 def test_nothing_raises_out_of_a_check():
-    assert verdict(closes).passed
     assert verdict(raises_mute).mistakes == ("raises",)
     assert not verdict(never_an_array).passed
     assert not verdict(lambda x, gamma, beta, eps: x.view(Odd)).passed
@@ -819,7 +812,6 @@ def test_nothing_raises_out_of_a_check():
             return None
 
     assert not verdict(Callable()).passed
-    print("still open")
 
 
 @pytest.mark.parametrize("own", [1e-2, 1e-3, 1e-5, 1e-8, 1e-12, 2.2e-16, 1e-20])
