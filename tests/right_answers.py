@@ -14,13 +14,6 @@ def zca_by_svd(x, eps):
     return (u * scale) @ vt
 
 
-def zca_eps_on_the_diagonal(x, eps):
-    centred = x - x.mean(0, keepdims=True)
-    sigma = np.einsum("ni,nj->ij", centred, centred) / x.shape[0]
-    values, vectors = np.linalg.eigh(sigma + eps * np.eye(x.shape[1]))
-    return centred @ vectors @ np.diag(values**-0.5) @ vectors.T
-
-
 def zca_general_eig(x, eps):
     sigma = np.cov(x, rowvar=False, bias=True)
     values, vectors = np.linalg.eig(np.atleast_2d(sigma))
@@ -40,10 +33,6 @@ def moments_loops(x):
         for i in range(n):
             var[j] += (x[i, j] - mean[j]) ** 2 / n
     return mean, var
-
-
-def moments_numpy(x):
-    return np.mean(x, axis=0), np.var(x, axis=0)
 
 
 def moments_welford(x):
@@ -96,21 +85,6 @@ def forward_scale_and_shift(x, gamma, beta, eps):
     return a * x + (beta - a * mean)
 
 
-def forward_longdouble(x, gamma, beta, eps):
-    wide = x.astype(np.longdouble)
-    mean = wide.mean(axis=0)
-    var = ((wide - mean) ** 2).mean(axis=0)
-    return gamma * (wide - mean) / np.sqrt(var + eps) + beta
-
-
-def forward_float32(x, gamma, beta, eps):
-    x = x.astype(np.float32)
-    mean = x.mean(axis=0)
-    var = ((x - mean) ** 2).mean(axis=0)
-    y = gamma * (x - mean) / np.sqrt(var + np.float32(eps)) + beta
-    return y.astype(np.float32)
-
-
 def forward_transposed(x, gamma, beta, eps):
     rows = x.T
     xhat = rows - rows.mean(axis=1, keepdims=True)
@@ -120,10 +94,6 @@ def forward_transposed(x, gamma, beta, eps):
 
 def forward_keyword_order(eps, beta, gamma, x):
     return forward_one_line(x, gamma, beta, eps)
-
-
-def forward_lists(x, gamma, beta, eps):
-    return forward_one_line(x, gamma, beta, eps).tolist()
 
 
 # ------------------------------------------------------------ batch norm, backward
@@ -159,18 +129,6 @@ def backward_collapsed(dy, x, gamma, eps):
     return gamma * inv / n * (n * dy - dbeta - xhat * dgamma), dgamma, dbeta
 
 
-def backward_paper(dy, x, gamma, eps):
-    """The six equations of the paper, section 3."""
-    m, mean, var = len(x), x.mean(axis=0), x.var(axis=0)
-    dxhat = dy * gamma
-    dvar = (dxhat * (x - mean) * -0.5 * (var + eps) ** -1.5).sum(axis=0)
-    dmean = (dxhat * -1 / np.sqrt(var + eps)).sum(axis=0)
-    dmean = dmean + dvar * (-2 * (x - mean)).sum(axis=0) / m
-    dx = dxhat / np.sqrt(var + eps) + dvar * 2 * (x - mean) / m + dmean / m
-    xhat = (x - mean) / np.sqrt(var + eps)
-    return [dx, (dy * xhat).sum(axis=0), dy.sum(axis=0)]
-
-
 def backward_jacobian(dy, x, gamma, eps):
     n, c = x.shape
     dx, dgamma = np.zeros(x.shape), np.zeros(c)
@@ -184,14 +142,6 @@ def backward_jacobian(dy, x, gamma, eps):
 
 
 # ---------------------------------------------------------- running and inference
-
-
-def running_in_steps(running_mean, running_var, x, momentum):
-    batch_mean = x.mean(axis=0)
-    batch_var = ((x - batch_mean) ** 2).sum(axis=0) / (x.shape[0] - 1)
-    new_mean = running_mean + momentum * (batch_mean - running_mean)
-    new_var = running_var + momentum * (batch_var - running_var)
-    return new_mean, new_var
 
 
 def running_corrected(running_mean, running_var, x, momentum):
@@ -213,11 +163,6 @@ def running_average(running_mean, running_var, x, momentum):
 def inference_folded(x, gamma, beta, running_mean, running_var, eps):
     a = gamma * (running_var + eps) ** -0.5
     return x * a + (beta - running_mean * a)
-
-
-def inference_rows(x, gamma, beta, running_mean, running_var, eps):
-    std = np.sqrt(running_var + eps)
-    return np.stack([gamma * ((row - running_mean) / std) + beta for row in x])
 
 
 def inference_loops(x, gamma, beta, running_mean, running_var, eps):
@@ -265,29 +210,6 @@ class LayerInPlace:
             setattr(self, name, state[name].copy())
 
 
-class LayerOfFunctions:
-    """Every step a function of this file."""
-
-    def __init__(self, num_features, eps, momentum):
-        self.one, self.zero = np.ones(num_features), np.zeros(num_features)
-        self.running_mean, self.running_var = self.zero, self.one
-        self.eps, self.momentum, self.training = eps, momentum, True
-
-    def __call__(self, x):
-        stored = self.running_mean, self.running_var
-        if not self.training:
-            return inference_folded(x, self.one, self.zero, *stored, self.eps)
-        stored = running_corrected(*stored, x, self.momentum)
-        self.running_mean, self.running_var = stored
-        return forward_one_line(x, self.one, self.zero, self.eps)
-
-    def state_dict(self):
-        return [self.running_mean, self.running_var]
-
-    def load_state_dict(self, state):
-        self.running_mean, self.running_var = state
-
-
 class LayerOfLists:
     """Python's own numbers, one column at a time."""
 
@@ -322,15 +244,6 @@ def fold_diag(weight, bias, gamma, beta, mean, var, eps):
     return a @ weight, a @ (bias - mean) + beta
 
 
-def fold_loops(weight, bias, gamma, beta, mean, var, eps):
-    new_weight, new_bias = np.zeros(weight.shape), np.zeros(bias.shape)
-    for o in range(len(bias)):
-        a = gamma[o] / (var[o] + eps) ** 0.5
-        new_weight[o] = a * weight[o]
-        new_bias[o] = a * bias[o] - a * mean[o] + beta[o]
-    return new_weight, new_bias
-
-
 def fold_by_probing(weight, bias, gamma, beta, mean, var, eps):
     def both(x):
         return gamma * (weight @ x + bias - mean) / np.sqrt(var + eps) + beta
@@ -348,17 +261,6 @@ def conv_flattened(x, gamma, beta, eps):
     flat = x.transpose(0, 2, 3, 1).reshape(-1, c)
     y = gamma * (flat - flat.mean(0)) / np.sqrt(flat.var(0) + eps) + beta
     return y.reshape(n, h, w, c).transpose(0, 3, 1, 2)
-
-
-def conv_channels(x, gamma, beta, eps):
-    y = np.zeros_like(x)
-    for c in range(x.shape[1]):
-        channel = x[:, c]
-        y[:, c] = (
-            gamma[c] * (channel - channel.mean()) / np.sqrt(channel.var() + eps)
-            + beta[c]
-        )
-    return y
 
 
 def conv_einsum(x, gamma, beta, eps):
@@ -392,14 +294,6 @@ def conv_backward_collapsed(dy, x, gamma, eps):
 # ------------------------------------------------------------------------- renorm
 
 
-def renorm_min_max(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
-    mean = x.mean(0)
-    std = (x.var(0) + eps) ** 0.5
-    r = np.maximum(np.minimum(std / running_std, rmax), 1 / rmax)
-    d = np.maximum(np.minimum((mean - running_mean) / running_std, dmax), -dmax)
-    return (r * (x - mean) / std + d) * gamma + beta
-
-
 def renorm_columns(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
     columns = []
     for c, column in enumerate(x.T):
@@ -418,20 +312,10 @@ def renorm_scale_shift(x, gamma, beta, running_mean, running_std, rmax, dmax, ep
     return centred * (gamma * r / std) + (gamma * d + beta)
 
 
-def _r_and_d(x, running_mean, running_std, rmax, dmax, eps):
-    mean, std = x.mean(0), np.sqrt(x.var(0) + eps)
-    r = np.clip(std / running_std, 1 / rmax, rmax)
-    return (
-        std,
-        (x - mean) / std,
-        r,
-        np.clip((mean - running_mean) / running_std, -dmax, dmax),
-    )
-
-
 def _renorm_backward(plain):
     def backward(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
-        _, _, r, d = _r_and_d(x, running_mean, running_std, rmax, dmax, eps)
+        r = np.clip(np.sqrt(x.var(0) + eps) / running_std, 1 / rmax, rmax)
+        d = np.clip((x.mean(0) - running_mean) / running_std, -dmax, dmax)
         dx, dgamma, dbeta = plain(dy, x, gamma * r, eps)
         return dx, r * dgamma + d * dbeta, dbeta
 
@@ -451,12 +335,6 @@ def layer_rows(x, gamma, beta, eps):
     return np.array(rows)
 
 
-def layer_none_axis(x, gamma, beta, eps):
-    mean = np.mean(x, axis=-1)[:, None]
-    std = np.sqrt(np.mean(np.square(x - mean), axis=-1) + eps)[:, None]
-    return gamma[None, :] * (x - mean) / std + beta[None, :]
-
-
 def layer_backward_transposed(dy, x, gamma, eps):
     g, t = (dy * gamma).T, x.T
     xmu = t - t.mean(0)
@@ -466,17 +344,6 @@ def layer_backward_transposed(dy, x, gamma, eps):
     dmu = -(g * ivar).sum(0) - 2 * dvar * xmu.mean(0)
     dx = (g * ivar + 2 * xmu * dvar / n + dmu / n).T
     return dx, (dy.T * xmu * ivar).T.sum(0), dy.sum(0)
-
-
-def layer_backward_rows(dy, x, gamma, eps):
-    dx, dgamma = np.zeros_like(x), np.zeros_like(gamma)
-    for i, (row, up) in enumerate(zip(x, dy, strict=True)):
-        std = np.sqrt(row.var() + eps)
-        xhat = (row - row.mean()) / std
-        g = gamma * up
-        dx[i] = (g - g.mean() - xhat * (g * xhat).mean()) / std
-        dgamma = dgamma + up * xhat
-    return dx, dgamma, np.add.reduce(dy)
 
 
 def layer_backward_sums(dy, x, gamma, eps):
@@ -495,29 +362,10 @@ def instance_rows(x, gamma, beta, eps):
     return (gamma[:, None] * rows + beta[:, None]).reshape(x.shape)
 
 
-def instance_loops(x, gamma, beta, eps):
-    y = np.empty(x.shape)
-    for n, c in np.ndindex(*x.shape[:2]):
-        part = x[n, c]
-        y[n, c] = gamma[c] * (part - part.mean()) / math.sqrt(part.var() + eps)
-        y[n, c] += beta[c]
-    return y
-
-
 def instance_scale_and_shift(x, gamma, beta, eps):
     mean, var = x.mean((2, 3)), x.var(axis=(2, 3))
     a = gamma / np.sqrt(var + eps)
     return x * a[:, :, None, None] + (beta - a * mean)[:, :, None, None]
-
-
-def group_split(x, gamma, beta, num_groups, eps):
-    parts = np.split(x, num_groups, axis=1)
-    parts = [
-        (p - p.mean((1, 2, 3), keepdims=True))
-        / np.sqrt(p.var((1, 2, 3), keepdims=True) + eps)
-        for p in parts
-    ]
-    return np.concatenate(parts, 1) * gamma[:, None, None] + beta[:, None, None]
 
 
 def group_five_axes(x, gamma, beta, num_groups, eps):
@@ -535,18 +383,6 @@ def group_loops(x, gamma, beta, num_groups, eps):
             part = x[i, k : k + size]
             y[i, k : k + size] = (part - part.mean()) / np.sqrt(part.var() + eps)
     return y * gamma.reshape(-1, 1, 1) + beta.reshape(-1, 1, 1)
-
-
-def group_backward_split(dy, x, gamma, num_groups, eps):
-    dx, xhat = np.empty(x.shape), np.empty(x.shape)
-    for group in np.split(np.arange(x.shape[1]), num_groups):
-        for n in range(len(x)):
-            part, g = x[n, group], dy[n, group] * gamma[group, None, None]
-            std = math.sqrt(part.var() + eps)
-            h = (part - part.mean()) / std
-            dx[n, group] = (g - g.mean() - h * (g * h).mean()) / std
-            xhat[n, group] = h
-    return dx, np.einsum("nchw,nchw->c", dy, xhat), dy.sum((0, 2, 3))
 
 
 def group_backward_five_axes(dy, x, gamma, num_groups, eps):
@@ -583,11 +419,6 @@ def block_by_rows(x, gamma, up, down, eps):
     return np.array([row + branch(row) for row in x])
 
 
-def block_by_functions(x, gamma, up, down, eps):
-    norm = rms_norm_of_rows(x, gamma, eps)
-    return (norm @ up).clip(min=0) @ down + x
-
-
 def block_in_place(x, gamma, up, down, eps):
     y = x.copy()
     h = np.einsum("nd,d,dh->nh", x, gamma, up)
@@ -603,14 +434,6 @@ def tanh_by_cosh(dy, x, alpha, gamma):
     return dx, np.sum(dy * gamma * slope * x), np.einsum("nd,nd->d", dy, t), dy.sum(0)
 
 
-def tanh_staged(dy, x, alpha, gamma):
-    z = alpha * x
-    t = np.tanh(z)
-    dt = dy * gamma
-    dz = dt - dt * t * t
-    return alpha * dz, np.vdot(dz, x), (t * dy).sum(0), dy.sum(0)
-
-
 def tanh_loops(dy, x, alpha, gamma):
     dx, dalpha = np.zeros(x.shape), 0.0
     dgamma, dbeta = np.zeros(len(gamma)), np.zeros(len(gamma))
@@ -622,11 +445,6 @@ def tanh_loops(dy, x, alpha, gamma):
         dgamma[j] += dy[i, j] * t
         dbeta[j] += dy[i, j]
     return dx, dalpha, dgamma, dbeta
-
-
-def rms_norm_of_rows(x, gamma, eps):
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x * gamma / np.sqrt(length**2 / x.shape[1] + eps)
 
 
 def rms_rows(x, gamma, eps):
@@ -657,17 +475,6 @@ def rms_backward_paper(dy, x, gamma, eps):
     return g / rms + dsquare * 2 * x / d, np.einsum("nd,nd->d", dy, x / rms)
 
 
-def rms_backward_jacobian(dy, x, gamma, eps):
-    dx = np.zeros(x.shape)
-    for i, row in enumerate(x):
-        rms = np.sqrt((row**2).mean() + eps)
-        h = row / rms
-        jacobian = (np.eye(len(row)) - np.outer(h, h) / len(row)) / rms
-        dx[i] = jacobian @ (gamma * dy[i])
-    scale = (np.square(x).mean(-1, keepdims=True) + eps) ** -0.5
-    return dx, (dy * x * scale).sum(axis=0)
-
-
 # -------------------------------------------------------------------------- merge
 
 
@@ -681,12 +488,6 @@ def merge_two_at_a_time(counts, means, variances):
     return mean, m2 / n
 
 
-def merge_average(counts, means, variances):
-    mean = np.average(means, axis=0, weights=counts)
-    within = np.average(variances, axis=0, weights=counts)
-    return mean, within + np.average((means - mean) ** 2, axis=0, weights=counts)
-
-
 def merge_pairs(counts, means, variances):
     """The between part from the distances of all pairs of workers."""
     w = counts / np.sum(counts)
@@ -695,10 +496,6 @@ def merge_pairs(counts, means, variances):
         for j in range(i):
             between = between + w[i] * w[j] * (means[i] - means[j]) ** 2
     return w @ means, w @ variances + between
-
-
-def recalibrate_at_once(x, counts):
-    return np.mean(x, axis=0), np.var(x, axis=0, ddof=1)
 
 
 def recalibrate_by_welford(x, counts):
@@ -731,16 +528,6 @@ def adain_flat(x, style, eps):
     return y.reshape(x.shape)
 
 
-def adain_loops(x, style, eps):
-    y = np.empty(x.shape)
-    for n in range(len(x)):
-        for c in range(x.shape[1]):
-            a, b = x[n, c], style[n, c]
-            xhat = (a - a.mean()) / math.sqrt(a.var() + eps)
-            y[n, c] = xhat * math.sqrt(b.var() + eps) + b.mean()
-    return y
-
-
 def adain_scale_and_shift(x, style, eps):
     def moments_of(a):
         mean = a.mean((2, 3))
@@ -761,13 +548,6 @@ def weights_as_rows(weight, gain, eps):
     return rows.reshape(weight.shape)
 
 
-def weights_by_loops(weight, gain, eps):
-    y = np.empty(weight.shape)
-    for unit, w in enumerate(weight):
-        y[unit] = gain[unit] * (w - w.mean()) / math.sqrt(w.var() + eps)
-    return y
-
-
 def weights_einsum(weight, gain, eps):
     centred = weight - weight.mean((1, 2, 3), keepdims=True)
     squares = np.einsum("oihw,oihw->o", centred, centred) / centred[0].size
@@ -775,51 +555,34 @@ def weights_einsum(weight, gain, eps):
 
 
 RIGHT = {
-    "zca_whiten": (zca_by_svd, zca_eps_on_the_diagonal, zca_general_eig),
-    "moments": (
-        *(moments_loops, moments_numpy, moments_welford, moments_keepdims),
-        moments_pivot,
-    ),
+    "zca_whiten": (zca_by_svd, zca_general_eig),
+    "moments": (moments_loops, moments_welford, moments_keepdims, moments_pivot),
     "batch_norm_forward": (
         *(forward_one_line, forward_loops, forward_einsum, forward_scale_and_shift),
-        *(forward_longdouble, forward_float32, forward_transposed),
-        *(forward_keyword_order, forward_lists),
+        *(forward_transposed, forward_keyword_order),
     ),
-    "batch_norm_backward": (
-        *(backward_staged, backward_collapsed, backward_paper, backward_jacobian),
+    "batch_norm_backward": (backward_staged, backward_collapsed, backward_jacobian),
+    "update_running": (running_corrected, running_average),
+    "batch_norm_inference": (inference_folded, inference_loops),
+    "BatchNorm": (LayerInPlace, LayerOfLists),
+    "fold_linear": (fold_diag, fold_by_probing),
+    "conv_batch_norm": (conv_flattened, conv_einsum),
+    "conv_batch_norm_backward": (conv_backward_collapsed, _as_rows(backward_jacobian)),
+    "batch_renorm": (renorm_columns, renorm_scale_shift),
+    "batch_renorm_backward": (
+        *(_renorm_backward(backward_staged), _renorm_backward(backward_collapsed)),
     ),
-    "update_running": (running_in_steps, running_corrected, running_average),
-    "batch_norm_inference": (inference_folded, inference_rows, inference_loops),
-    "BatchNorm": (LayerInPlace, LayerOfFunctions, LayerOfLists),
-    "fold_linear": (fold_diag, fold_loops, fold_by_probing),
-    "conv_batch_norm": (conv_flattened, conv_channels, conv_einsum),
-    "conv_batch_norm_backward": (
-        conv_backward_collapsed,
-        *(_as_rows(f) for f in (backward_staged, backward_paper, backward_jacobian)),
-    ),
-    "batch_renorm": (renorm_min_max, renorm_columns, renorm_scale_shift),
-    "batch_renorm_backward": tuple(
-        _renorm_backward(f)
-        for f in (backward_staged, backward_collapsed, backward_jacobian)
-    ),
-    "layer_norm": (layer_transposed, layer_rows, layer_none_axis),
-    "layer_norm_backward": (
-        *(layer_backward_transposed, layer_backward_rows, layer_backward_sums),
-    ),
-    "instance_norm": (instance_rows, instance_loops, instance_scale_and_shift),
-    "group_norm_backward": (
-        *(group_backward_split, group_backward_five_axes),
-        group_backward_as_layer_norm,
-    ),
-    "rms_norm_backward": (rms_backward_rows, rms_backward_paper, rms_backward_jacobian),
-    "group_norm": (group_split, group_five_axes, group_loops),
-    "rms_norm": (rms_norm_of_rows, rms_rows, rms_reciprocal),
-    "pre_norm_block": (block_by_rows, block_by_functions, block_in_place),
-    "dynamic_tanh_backward": (tanh_by_cosh, tanh_staged, tanh_loops),
-    "adaptive_instance_norm": (adain_flat, adain_loops, adain_scale_and_shift),
-    "weight_standardize": (weights_as_rows, weights_by_loops, weights_einsum),
-    "merge_moments": (merge_two_at_a_time, merge_average, merge_pairs),
-    "recalibrate": (
-        *(recalibrate_at_once, recalibrate_by_welford, recalibrate_as_they_come),
-    ),
+    "layer_norm": (layer_transposed, layer_rows),
+    "layer_norm_backward": (layer_backward_transposed, layer_backward_sums),
+    "instance_norm": (instance_rows, instance_scale_and_shift),
+    "group_norm": (group_five_axes, group_loops),
+    "group_norm_backward": (group_backward_five_axes, group_backward_as_layer_norm),
+    "rms_norm": (rms_rows, rms_reciprocal),
+    "rms_norm_backward": (rms_backward_rows, rms_backward_paper),
+    "pre_norm_block": (block_by_rows, block_in_place),
+    "dynamic_tanh_backward": (tanh_by_cosh, tanh_loops),
+    "adaptive_instance_norm": (adain_flat, adain_scale_and_shift),
+    "weight_standardize": (weights_as_rows, weights_einsum),
+    "merge_moments": (merge_two_at_a_time, merge_pairs),
+    "recalibrate": (recalibrate_by_welford, recalibrate_as_they_come),
 }

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import functools
 import inspect
 import io
 import signal
@@ -20,7 +19,7 @@ import torch
 from commands import python
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from right_answers import RIGHT, LayerInPlace, forward_one_line
+from right_answers import RIGHT, forward_one_line
 from strange_answers import STRANGE
 from wrong_answers import WRONG
 
@@ -85,25 +84,9 @@ def test_texts_are_complete(name):
     for mistake in exercise.mistakes:
         says, hint = words_for(exercise, mistake)
         assert says.endswith((".", "…")) and hint.endswith((".", "?"))
-
-
-@every_exercise
-def test_source_and_stub_run(name):
-    exercise, space = EXERCISES[name], {"np": np}
-    exec(exercise.source, space)
-    assert bnlib.check(name, space[name]).passed
+    space = {"np": np}
     exec(exercise.stub, space)
     assert bnlib.check(name, space[name]).mistakes == ("not-started",)
-
-
-@every_exercise
-def test_recipe_and_solution_agree_with_the_package(name):
-    exercise = EXERCISES[name]
-    for case in exercise.cases:
-        if case.kind == "ordinary":
-            args = case.args.values()
-            assert same(exercise.reference(*args), exercise.solution(*args))
-            assert same(exercise.reference(*args), exercise.mutant()(*args))
 
 
 @every_exercise
@@ -139,33 +122,27 @@ def test_two_mistakes_may_share_a_line_but_no_word():
     pairs = {frozenset(pair) for pair in exercise.pairs}
     assert {"wrong-power", "multiplies-by-std"} in pairs
     assert {"wrong-power", "missing-xhat"} not in pairs  # either, not both
-    assert {"missing-factor-two", "missing-factor-two: too much"} not in pairs  # right
-    three = ("wrong-power", "missing-xhat", "wrong-dgamma")
-    assert lines_of(exercise, three) is None is lines_of(exercise, three[:2])
+    assert lines_of(exercise, ("wrong-power", "missing-xhat", "wrong-dgamma")) is None
     x, both = np.array([[1.0], [3.0]]), ("wrong-dgamma", "mean-instead-of-sum")
     _, dgamma, _ = exercise.mutant(*both)(x, x, np.ones(1), 0.0)
     assert dgamma == 5  # the mean of x * x, where the sum of x * xhat belongs
 
 
-@functools.cache
-def said_of(name, mistake):
-    """What is said of a mistake, for all the tests that look at it."""
-    return bnlib.check(name, EXERCISES[name].mutant(mistake))
-
-
 @every_exercise
-def test_every_mistake_is_flagged_and_named(name):
-    for mistake in EXERCISES[name].mistakes:
-        result = said_of(name, mistake)
+def test_every_mistake_is_named_and_no_message_gives_the_solution_away(name):
+    exercise = EXERCISES[name]
+    lines = [line for line in exercise.lines if len(line) > 26]
+    for mistake in exercise.mistakes:
+        result = bnlib.check(name, exercise.mutant(mistake))
         assert not result.passed
-        assert code_of(mistake) in result.mistakes, mistake
-        others = set(result.mistakes) - {code_of(mistake), "raises"}
-        assert not others, (mistake, others)
+        assert {*result.mistakes} - {"raises"} == {code_of(mistake)} - {"raises"}
+        assert not any(line in result.message for line in lines)
+        assert "Hint: " in result.message and "expected" in result.message
 
 
 @every_exercise
 def test_right_answers_in_any_style_pass(name):
-    assert len(RIGHT[name]) >= 3
+    assert len(RIGHT[name]) >= 2
     for function in (EXERCISES[name].solution, EXERCISES[name].reference, *RIGHT[name]):
         result = bnlib.check(name, function)
         assert result.passed and result.mistakes == (), (function, result)
@@ -179,68 +156,6 @@ def test_answers_of_learners(entry):
     assert time.thread_time() - start < 1
     assert not result.passed
     assert set(result.mistakes) & (codes or {"unknown"}), result
-
-
-class Stored(LayerInPlace):
-    """Moves what is stored by other weights."""
-
-    calls = 0
-
-    def __call__(self, x):
-        before = self.running_mean.copy(), self.running_var.copy()
-        y = super().__call__(x)
-        if self.training:
-            self.calls += 1
-            a = self.weight()
-            mean, var = x.mean(0), x.var(0, ddof=1)
-            self.running_mean = (1 - a) * before[0] + a * mean
-            self.running_var = (1 - a) * before[1] + a * var
-        return y
-
-
-def test_other_weights_of_what_is_stored_are_told():
-    class AverageOfAll(Stored):
-        def weight(self):
-            return 1 / self.calls
-
-    class FirstReplaces(Stored):
-        def weight(self):
-            return self.momentum if self.calls > 1 else 1
-
-    for layer, says in (
-        (AverageOfAll, "an average over all batches so far"),
-        (FirstReplaces, "a first batch that replaces what is stored"),
-    ):
-        result = bnlib.check("BatchNorm", layer)
-        assert result.mistakes == ("wrong-operation",) and says in result.says[0]
-
-
-def test_a_sample_of_pairs_is_flagged_and_nineteen_of_twenty_named():
-    rng = np.random.default_rng(0)
-    named = total = 0
-    for exercise in EXERCISES.values():
-        for i in rng.choice(len(exercise.pairs), size=8, replace=False):
-            pair = exercise.pairs[i]
-            if not exercise.is_wrong(*pair):
-                continue  # two that cancel
-            result = bnlib.check(exercise.name, exercise.mutant(*pair))
-            assert not result.passed, pair
-            total += 1
-            named += bool({code_of(n) for n in pair} & set(result.mistakes))
-    assert named >= 0.95 * total
-
-
-pairs = st.sampled_from(NAMES).flatmap(
-    lambda name: st.tuples(st.just(name), st.sampled_from(EXERCISES[name].pairs))
-)
-
-
-@given(pairs)
-@quick
-def test_two_mistakes_at_once_are_always_flagged(drawn):
-    name, pair = drawn
-    assume(EXERCISES[name].is_wrong(*pair))  # two may cancel
-    assert not bnlib.check(name, EXERCISES[name].mutant(*pair)).passed
 
 
 answers = st.sampled_from(NAMES).flatmap(
@@ -321,29 +236,18 @@ def course_backward(dout, cache):
     return dx, dgamma, dbeta
 
 
-COURSE = ast.unparse(ast.parse(inspect.getsource(course_backward)))
-WRONG_IN_A_COURSE = [
-    ("dbeta + xhat * dgamma", "dbeta", "detached-variance"),
-    ("dout.sum(", "dout.mean(", "mean-instead-of-sum"),
-    ("(dout * xhat).sum", "(dout * x).sum", "wrong-dgamma"),
-]
-
-
 def test_a_cache_as_in_cs231n():
+    def without_variance(dout, cache):
+        _, *rest = course_backward(dout, cache)
+        return (dout - dout.mean(axis=0)) * cache[2] / cache[3], *rest
+
     right = from_cache(course_forward, course_backward)
+    wrong = from_cache(course_forward, without_variance)
+    mistakes = bnlib.check("batch_norm_backward", wrong).mistakes
+    assert mistakes == ("detached-variance",)
     assert bnlib.check("batch_norm_backward", right).passed
     assert bnlib.check("batch_norm_forward", from_cache(course_forward)).passed
     assert bnlib.check("batch_norm_inference", from_cache(course_forward)).passed
-
-
-@pytest.mark.parametrize(("line", "wrong", "code"), WRONG_IN_A_COURSE)
-def test_mistakes_behind_a_cache_have_their_names(line, wrong, code):
-    space = {"np": np}
-    assert line in COURSE
-    exec(COURSE.replace(line, wrong), space)
-    answer = from_cache(course_forward, space["course_backward"])
-    result = bnlib.check("batch_norm_backward", answer)
-    assert not result.passed and code in result.mistakes, result
 
 
 def test_a_cache_of_other_norms_and_what_is_no_cache():
@@ -392,10 +296,6 @@ def test_a_layer_is_called_forward_and_back():
         def __call__(self, x):
             return super().__call__(x) - self.beta
 
-    class Ones(CourseLayer):
-        def backward(self, dout):
-            return super().backward(np.ones_like(dout))
-
     class Scaled(CourseLayer):
         def backward(self, dout):
             return super().backward(dout), self.dgamma / len(dout), self.dbeta
@@ -404,7 +304,6 @@ def test_a_layer_is_called_forward_and_back():
     assert bnlib.check("batch_norm_backward", from_layer(CourseLayer)).passed
     for name, layer, code in (
         ("batch_norm_forward", Forgets, "missing-beta"),
-        ("batch_norm_backward", Ones, "wrong-dbeta"),
         ("batch_norm_backward", Scaled, "mean-instead-of-sum"),
     ):
         assert code in bnlib.check(name, from_layer(layer)).mistakes
@@ -435,16 +334,8 @@ class Answer(torch.nn.Module):
 WRONG_IN_TORCH = [
     ("mean.detach(), x.var(0).detach()", "mean, x.var(0)", "keeps-graph"),
     ("if self.training", "if torch.is_grad_enabled()", "mode-from-grad"),
-    ("if self.training", "if True", "eval-ignored"),
     ("(num_features))", "(num_features), persistent=False)", "not-in-state"),
-    (
-        'register_buffer("running_mean", torch.zeros(num_features))',
-        "running_mean = torch.zeros(num_features)",
-        "not-in-state",
-    ),
     ("x.var(0).detach()", "var.detach()", "biased-running-variance"),
-    ("m = self.momentum", "m = 1 - self.momentum", "momentum-reversed"),
-    ("torch.ones", "torch.zeros", "wrong-start"),
 ]
 
 
@@ -492,6 +383,7 @@ def verdict(function, name="batch_norm_forward"):
     ("change", "code"),
     [
         (lambda y: None, "returns-none"),
+        (lambda y: [None] * len(y), "wrong-outputs"),
         (lambda y: (y, y), "wrong-outputs"),
         (lambda y: (y,), "wrong-outputs"),
         (lambda y: {"y": y}, "wrong-outputs"),
@@ -518,13 +410,6 @@ def test_what_is_wrong_whatever_the_numbers(change, code):
     result = verdict(answer)
     assert result.mistakes == (code,), result
     assert not result.passed and not result
-
-
-def test_none_among_several_outputs():
-    def answer(dy, x, gamma, eps):
-        return dy, None, dy.sum(0)
-
-    assert verdict(answer, "batch_norm_backward").mistakes == ("returns-none",)
 
 
 def test_errors_name_the_learners_line():
@@ -701,21 +586,13 @@ def test_threads_take_turns(short):
     assert sys.stdout is out
 
 
-def test_a_check_inside_a_check(short):
-    """The outer one is still cut off, and no recursion of checks goes on for ever."""
-
-    def then_endless(x, gamma, beta, eps):
-        assert verdict(right).passed
-        while True:
-            pass
-
+def test_a_check_inside_a_check_is_told():
     def itself(x, gamma, beta, eps):
         return verdict(itself)
 
-    before, start = state(), time.monotonic()
-    assert verdict(then_endless).mistakes == ("too-slow",)
-    assert not verdict(itself).passed
-    assert state() == before and time.monotonic() - start < 10
+    before, result = state(), verdict(itself)
+    assert result.mistakes == ("raises",) and "by the function" in result.message
+    assert state() == before and verdict(right).passed
 
 
 def test_an_alarm_of_somebody_else_still_goes_off(short):
@@ -794,19 +671,9 @@ def test_html_is_escaped():
     assert "<script" not in html and "<img" not in html and "&lt;img" in html
 
 
-@every_exercise
-def test_no_message_gives_the_solution_away(name):
-    exercise = EXERCISES[name]
-    lines = [n.strip() for n in exercise.source.splitlines()[1:] if len(n) > 30]
-    for mistake in exercise.mistakes:
-        message = said_of(name, mistake).message
-        assert not any(line in message for line in lines)
-        assert "Hint: " in message and "expected" in message
-
-
 def test_unknown_mistakes_come_with_what_can_be_said():
     factor = verdict(lambda x, gamma, beta, eps: 3 * right(x, gamma, beta, eps))
-    assert "y is 3 times what it should be" in " ".join(factor.message.split())
+    assert "yours is 3 times the expected" in " ".join(factor.message.split())
 
     def shifted(dy, x, gamma, eps):
         dx, *rest = EXERCISES["batch_norm_backward"].solution(dy, x, gamma, eps)
@@ -817,22 +684,15 @@ def test_unknown_mistakes_come_with_what_can_be_said():
     assert "dx should sum to 0 over each column" in " ".join(result.message.split())
 
 
-def test_which_arguments_are_followed_is_said_where_nothing_else_can_be():
+def test_which_arguments_an_output_follows_is_said():
     def in_the_root(x, gamma, beta, eps):
         return (x - x.mean(0)) / np.sqrt((x.var(0) + eps) * abs(gamma)) + beta
 
-    says = bnlib.check("batch_norm_forward", in_the_root).remarks
-    follows = "y follows beta by as much as it should, but not x, gamma, eps."
-    assert follows in says
-
-    def largest(counts, means, variances):
-        share = counts / counts.sum()
-        mean = share @ means
-        return mean, variances.max(0) + share @ (means - mean) ** 2
-
-    says = bnlib.check("merge_moments", largest).remarks
-    follows = "var follows means by as much as it should, but not variances."
-    assert follows in says
+    says = "y follows beta by as much as it should, but not x, gamma, eps."
+    assert says in verdict(in_the_root).remarks
+    blind = verdict(lambda x, gamma, beta, eps: np.sin(x) + beta).remarks
+    assert "y should change with gamma; yours does not." in blind
+    assert "y should change with eps; yours does not." in blind
 
 
 def test_fractions_are_numbers():
@@ -871,31 +731,18 @@ def test_progress_is_kept_in_memory_only(monkeypatch):
     bundle = bnlib.progress()._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert f"1 of {len(NAMES)}" in bundle["text/html"] and bundle["text/plain"] == text
-
-
-def test_widget_follows_and_is_optional(monkeypatch):
-    monkeypatch.setattr(checker, "_SOLVED", {})
-    monkeypatch.setattr(checker, "_VIEWS", [])
-    bnlib.progress()._repr_mimebundle_()
-    verdict(right)
-    assert f"1 of {len(NAMES)}" in checker._VIEWS[0].value
+    bnlib.check("moments", EXERCISES["moments"].solution)
+    assert f"2 of {len(NAMES)}" in checker._VIEWS[-1].value  # it follows
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert set(bnlib.progress()._repr_mimebundle_()) == {"text/plain", "text/html"}
 
 
-def test_needs_numpy_alone():
+def test_needs_numpy_alone_and_no_clock_of_threads_as_in_a_browser():
     code = (
-        "import sys; sys.modules.update(torch=None, ipywidgets=None, IPython=None); "
+        "import sys, time; del time.thread_time; "
+        "sys.modules.update(torch=None, ipywidgets=None, IPython=None); "
         "import bnlib; print(bnlib.check('moments', lambda x: (x.mean(0), x.var(0))))"
     )
-    assert "right" in python("-c", code)
-
-
-def test_a_python_without_a_clock_of_threads_as_in_a_browser():
-    code = (
-        "import time; del time.thread_time; import bnlib; from bnlib import exercises"
-    )
-    code += "; print(bnlib.check('moments', exercises.EXERCISES['moments'].solution))"
     assert python("-c", code).strip() == "✓ moments: right."
 
 
@@ -931,12 +778,6 @@ def test_the_first_answer_that_nobody_foresaw_does_not_take_long(name):
 # ----------------------------------------------------- what is said, and how gravely
 
 
-def closes(x, gamma, beta, eps):
-    sys.stdout.close()
-    sys.stderr.close()
-    return right(x, gamma, beta, eps)
-
-
 class MuteError(Exception):
     def __str__(self):
         raise ValueError("no words")
@@ -960,7 +801,6 @@ def never_an_array(x, gamma, beta, eps):
 
 
 def test_nothing_raises_out_of_a_check():
-    assert verdict(closes).passed
     assert verdict(raises_mute).mistakes == ("raises",)
     assert not verdict(never_an_array).passed
     assert not verdict(lambda x, gamma, beta, eps: x.view(Odd)).passed
@@ -972,7 +812,6 @@ def test_nothing_raises_out_of_a_check():
             return None
 
     assert not verdict(Callable()).passed
-    print("still open")
 
 
 @pytest.mark.parametrize("own", [1e-2, 1e-3, 1e-5, 1e-8, 1e-12, 2.2e-16, 1e-20])
@@ -1033,9 +872,10 @@ def test_a_property_is_not_said_of_an_answer_that_has_it():
     assert "depend on x" not in message and "dbeta is the sum of dy" in message
 
 
-def test_far_from_zero_is_no_praise():
-    result = verdict(lambda x, gamma, beta, eps: x * 0 + np.cos(x.sum()))
-    assert "100,000,000" not in result.message
+def school(x, y):
+    """The variance as the mean of the squares less the square of the mean."""
+    var = abs((x**2).mean(0) - x.mean(0) ** 2)
+    return y + (var - x.var(0)) / (1 + var)
 
 
 @pytest.mark.parametrize(
@@ -1044,22 +884,13 @@ def test_far_from_zero_is_no_praise():
         (lambda x, y: y, "", "right"),
         (lambda x, y: y[None], "manners", "a matter of manners"),
         (lambda x, y: y + 1e-3, "numbers", "not yet"),
+        (school, "numerics", "arithmetic"),
         (lambda x, y: None, "numbers", "not yet"),
     ],
 )
 def test_levels_are_told_apart(change, severity, words):
     result = verdict(lambda x, g, b, e: change(x, right(x, g, b, e)))
     assert result.severity == severity and words in result.message
-
-
-def test_numerics_is_a_level_of_its_own():
-    def school(x, gamma, beta, eps):
-        var = abs((x**2).mean(0) - x.mean(0) ** 2)
-        return gamma * (x - x.mean(0)) / np.sqrt(var + eps) + beta
-
-    result = verdict(school)
-    assert result.severity == "numerics" and "arithmetic" in result.message
-    assert result.right == ("y",)
 
 
 def test_a_result_has_the_arguments_to_call_with():
@@ -1073,32 +904,6 @@ def test_a_result_has_the_arguments_to_call_with():
     with pytest.raises(AssertionError, match="not yet"):
         result.assert_right()
     assert verdict(right).assert_right().passed
-
-
-def test_slips_that_nobody_listed_are_told_in_words():
-    def minus(x, gamma, beta, eps):
-        return gamma * (x - x.mean(0)) / np.sqrt(abs(x.var(0) - eps)) + beta
-
-    def stranger(dy, x, gamma, eps):
-        dx, dgamma, dbeta = EXERCISES["batch_norm_backward"].solution(dy, x, gamma, eps)
-        return dx / gamma, dgamma, dbeta
-
-    for name, function in (
-        ("batch_norm_forward", lambda x, g, b, e: right(x, g, b, e) - 2 * b),
-        ("batch_norm_backward", stranger),
-    ):
-        result = bnlib.check(name, function)
-        assert not result.passed and "unknown" not in result.mistakes, result
-    assert not verdict(minus).passed
-
-
-def test_what_is_asked_once_more_is_said():
-    def blind(x, gamma, beta, eps):
-        return np.sin(x) + beta
-
-    message = " ".join(verdict(blind).message.split())
-    assert "y should change with gamma; yours does not" in message
-    assert "y should change with eps; yours does not" in message
 
 
 def test_of_every_answer_that_nobody_foresaw_something_can_be_said():

@@ -169,9 +169,9 @@ def constants_added(exercise):
 
 
 def lines_changed(exercise):
-    for what, lines in slips(exercise):
-        made = exercise.with_lines(lines)
-        yield f"{what} {set(lines) - set(exercise.lines)}", made
+    for slip in slips(exercise):
+        changed = {*slip.lines} - {*exercise.lines}
+        yield f"{slip.names[0]} {changed}", exercise.with_lines(slip.lines)
 
 
 FAMILIES = (arguments_changed, outputs_changed, constants_added, lines_changed)

@@ -27,11 +27,6 @@ def divides_by_one_less(x):
     return mu, ((x - mu) ** 2).sum(axis=0) / (x.shape[0] - 1)
 
 
-@wrong("moments", "std-instead-of-variance")
-def calls_std(x):
-    return x.mean(0), np.std(x, 0)
-
-
 @wrong("moments", "cancellation")
 def school_formula(x):
     return x.mean(axis=0), np.mean(x * x, axis=0) - np.mean(x, axis=0) ** 2
@@ -53,22 +48,6 @@ def features_first(x):
     return [row.mean() for row in x], [row.var() for row in x]
 
 
-@wrong("moments", "missing-mean")
-def mean_of_squares(x):
-    return x.mean(axis=0), (x**2).mean(axis=0)
-
-
-@wrong("moments", "swapped-outputs")
-def var_first(x):
-    return x.var(axis=0), x.mean(axis=0)
-
-
-@wrong("moments", "wrong-outputs")
-def three(x):
-    mean, var = x.mean(axis=0), x.var(axis=0)
-    return mean, var, np.sqrt(var)
-
-
 # ------------------------------------------------------------------------ forward
 
 
@@ -84,28 +63,9 @@ def pandas_habit(x, gamma, beta, eps):
     return gamma * (x - mu) / np.sqrt(s2 + eps) + beta
 
 
-@wrong("batch_norm_forward", "wrong-axis")
-def rows_keepdims(x, gamma, beta, eps):
-    mu = x.mean(1, keepdims=True)
-    return gamma * (x - mu) / np.sqrt(x.var(1, keepdims=True) + eps) + beta
-
-
 @wrong("batch_norm_forward", "wrong-axis", "wrong-broadcast")
 def rows_without_keepdims(x, gamma, beta, eps):
     return gamma * (x - x.mean(1)) / np.sqrt(x.var(1) + eps) + beta
-
-
-@wrong("batch_norm_forward", "mutates-input")
-def in_place(x, gamma, beta, eps):
-    x -= x.mean(axis=0)
-    x /= np.sqrt((x**2).mean(axis=0) + eps)
-    return gamma * x + beta
-
-
-@wrong("batch_norm_forward", "wrong-outputs")
-def with_cache(x, gamma, beta, eps):
-    xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
-    return gamma * xhat + beta, (xhat, gamma)
 
 
 @wrong("batch_norm_forward", "missing-parentheses", "missing-mean")
@@ -116,17 +76,6 @@ def precedence(x, gamma, beta, eps):
 @wrong("batch_norm_forward", "beta-scaled", "wrong-axis")
 def parentheses_again(x, gamma, beta, eps):
     return gamma * ((x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + eps) + beta)
-
-
-@wrong("batch_norm_forward", "returns-none")
-def forgets_return(x, gamma, beta, eps):
-    y = gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta  # noqa: F841
-
-
-@wrong("batch_norm_forward", "wrong-eps", "missing-eps")
-def own_default(x, gamma, beta, eps):
-    eps = 1e-5
-    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
 
 
 @wrong("batch_norm_forward", "wrong-eps", "missing-eps")
@@ -140,12 +89,7 @@ def two_at_once(x, gamma, beta, eps):
     return gamma * (x - x.mean(0)) / x.var(0) + beta
 
 
-@wrong("batch_norm_forward", "wrong-eps", "eps-outside-root")
-def eps_twice(x, gamma, beta, eps):
-    return gamma * (x - x.mean(0)) / (np.sqrt(x.var(0) + eps) + eps) + beta
-
-
-@wrong("batch_norm_forward", "wrong-operation")
+@wrong("batch_norm_forward")
 def min_max(x, gamma, beta, eps):
     low, high = x.min(axis=0), x.max(axis=0)
     return gamma * (x - low) / (high - low + eps) + beta
@@ -156,13 +100,6 @@ def tanh_after(x, gamma, beta, eps):
     return np.tanh(gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta)
 
 
-@wrong("batch_norm_forward", "wrong-dtype")
-def integers(x, gamma, beta, eps):
-    y = np.zeros(x.shape, dtype=int)
-    y[:] = gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
-    return y
-
-
 @wrong("batch_norm_forward", "cancellation")
 def running_sums(x, gamma, beta, eps):
     n, s, q = 0, 0, 0
@@ -170,16 +107,6 @@ def running_sums(x, gamma, beta, eps):
         n, s, q = n + 1, s + row, q + row * row
     var = q / n - (s / n) ** 2
     return gamma * (x - s / n) / np.sqrt(var + eps) + beta
-
-
-@wrong("batch_norm_forward", "raises")
-def typo(x, gamma, beta, eps):
-    return gamma * (x - x.mean(0)) / np.sqrt(x.variance(0) + eps) + beta
-
-
-@wrong("batch_norm_forward", "wrong-signature")
-def without_eps(x, gamma, beta):
-    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) + beta
 
 
 # ----------------------------------------------------------------------- backward
@@ -229,15 +156,6 @@ def forgets_one_over_m(dy, x, gamma, eps):
     return dx, (dy * (x - mu) / np.sqrt(var + eps)).sum(0), dy.sum(0)
 
 
-@wrong("batch_norm_backward", "wrong-dgamma")
-def dgamma_with_x(dy, x, gamma, eps):
-    std = np.sqrt(x.var(0) + eps)
-    xhat = (x - x.mean(0)) / std
-    g = gamma * dy
-    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
-    return dx, (dy * x).sum(0), dy.sum(0)
-
-
 @wrong("batch_norm_backward", "unbiased-variance")
 def ddof_in_the_gradient(dy, x, gamma, eps):
     n, std = len(x), np.sqrt(x.var(0) + eps)
@@ -247,28 +165,11 @@ def ddof_in_the_gradient(dy, x, gamma, eps):
     return dx, (dy * xhat).sum(0), dy.sum(0)
 
 
-@wrong("batch_norm_backward", "mean-instead-of-sum")
-def averages_parameters(dy, x, gamma, eps):
-    std = np.sqrt(x.var(0) + eps)
-    xhat = (x - x.mean(0)) / std
-    g = gamma * dy
-    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
-    return dx, np.mean(dy * xhat, 0), np.mean(dy, 0)
-
-
 @wrong("batch_norm_backward", "missing-gamma")
 def gamma_left_out(dy, x, gamma, eps):
     n, std = len(x), np.sqrt(x.var(0) + eps)
     xhat = (x - x.mean(0)) / std
     dx = (n * dy - dy.sum(0) - xhat * (dy * xhat).sum(0)) / (n * std)
-    return dx, (dy * xhat).sum(0), dy.sum(0)
-
-
-@wrong("batch_norm_backward", "missing-scale")
-def std_left_out(dy, x, gamma, eps):
-    xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
-    g = gamma * dy
-    dx = g - g.mean(0) - xhat * (g * xhat).mean(0)
     return dx, (dy * xhat).sum(0), dy.sum(0)
 
 
@@ -281,23 +182,6 @@ def dgamma_keeps_its_axis(dy, x, gamma, eps):
     return dx, (dy * xhat).sum(0, keepdims=True), dy.sum(0, keepdims=True)
 
 
-@wrong("batch_norm_backward", "wrong-outputs")
-def dx_alone(dy, x, gamma, eps):
-    std = np.sqrt(x.var(0) + eps)
-    xhat = (x - x.mean(0)) / std
-    g = gamma * dy
-    return (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
-
-
-@wrong("batch_norm_backward", "sign-error")
-def plus_mean(dy, x, gamma, eps):
-    std = np.sqrt(x.var(0) + eps)
-    xhat = (x - x.mean(0)) / std
-    g = gamma * dy
-    dx = (g + g.mean(0) - xhat * (g * xhat).mean(0)) / std
-    return dx, (dy * xhat).sum(0), dy.sum(0)
-
-
 @wrong("batch_norm_backward", "wrong-dgamma", "detached-mean")
 def three_mistakes_apart(dy, x, gamma, eps):
     std = np.sqrt(x.var(0) + eps)
@@ -307,29 +191,7 @@ def three_mistakes_apart(dy, x, gamma, eps):
     return dx, (dy * (x - x.mean(0))).sum(0), dy.mean(0)
 
 
-@wrong("batch_norm_backward", "swapped-gamma-beta")
-def order_of_framework(dy, x, gamma, eps):
-    std = np.sqrt(x.var(0) + eps)
-    xhat = (x - x.mean(0)) / std
-    g = gamma * dy
-    dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
-    return dx, dy.sum(0), (dy * xhat).sum(0)
-
-
-@wrong("batch_norm_backward")
-def numerical_at_one_point(dy, x, gamma, eps):
-    xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
-    return np.cos(x) * dy, (dy * xhat).sum(0), dy.sum(0)
-
-
 # ---------------------------------------------------------- running and inference
-
-
-@wrong("update_running", "momentum-reversed")
-def keras_momentum(running_mean, running_var, x, momentum):
-    running_mean = momentum * running_mean + (1 - momentum) * x.mean(axis=0)
-    running_var = momentum * running_var + (1 - momentum) * x.var(axis=0, ddof=1)
-    return running_mean, running_var
 
 
 @wrong("update_running", "momentum-reversed", "biased-running-variance")
@@ -339,54 +201,15 @@ def cs231n(running_mean, running_var, x, momentum):
     return running_mean, running_var
 
 
-@wrong("update_running", "biased-running-variance")
-def d2l(running_mean, running_var, x, momentum):
-    mean = x.mean(axis=0)
-    var = ((x - mean) ** 2).mean(axis=0)
-    return (
-        (1.0 - momentum) * running_mean + momentum * mean,
-        (1.0 - momentum) * running_var + momentum * var,
-    )
-
-
-@wrong("update_running", "mutates-input")
-def updates_in_place(running_mean, running_var, x, momentum):
-    running_mean += momentum * (x.mean(0) - running_mean)
-    running_var += momentum * (x.var(0, ddof=1) - running_var)
-    return running_mean, running_var
-
-
-@wrong("update_running", "std-instead-of-variance")
-def keeps_std(running_mean, running_var, x, momentum):
-    mean = (1 - momentum) * running_mean + momentum * x.mean(0)
-    return mean, (1 - momentum) * running_var + momentum * x.std(0, ddof=1)
-
-
 @wrong("update_running", "missing-decay")
 def only_adds(running_mean, running_var, x, momentum):
     mean = running_mean + momentum * x.mean(0)
     return mean, running_var + momentum * x.var(0, ddof=1)
 
 
-@wrong("update_running", "returns-none", "mutates-input")
-def procedure(running_mean, running_var, x, momentum):
-    running_mean[:] = (1 - momentum) * running_mean + momentum * x.mean(0)
-    running_var[:] = (1 - momentum) * running_var + momentum * x.var(0, ddof=1)
-
-
 @wrong("batch_norm_inference", "batch-statistics-at-inference")
 def forward_again(x, gamma, beta, running_mean, running_var, eps):
     return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
-
-
-@wrong("batch_norm_inference", "variance-instead-of-std")
-def no_root(x, gamma, beta, running_mean, running_var, eps):
-    return gamma * (x - running_mean) / (running_var + eps) + beta
-
-
-@wrong("batch_norm_inference", "eps-outside-root")
-def eps_beside(x, gamma, beta, running_mean, running_var, eps):
-    return gamma * (x - running_mean) / (np.sqrt(running_var) + eps) + beta
 
 
 @wrong("fold_linear", "forgets-bias")
@@ -405,12 +228,6 @@ def bias_added_after(weight, bias, gamma, beta, mean, var, eps):
 def scales_inputs(weight, bias, gamma, beta, mean, var, eps):
     scale = gamma / np.sqrt(var + eps)
     return weight * scale, (bias - mean) * scale + beta
-
-
-@wrong("fold_linear", "missing-gamma")
-def gamma_not_in_the_weight(weight, bias, gamma, beta, mean, var, eps):
-    inv = 1 / np.sqrt(var + eps)
-    return weight * inv[:, None], gamma * (bias - mean) * inv + beta
 
 
 # ------------------------------------------------------------------------- images
@@ -434,13 +251,6 @@ def gamma_as_it_is(x, gamma, beta, eps):
     a = (0, 2, 3)
     mu, var = x.mean(a, keepdims=True), x.var(a, keepdims=True)
     return gamma * (x - mu) / np.sqrt(var + eps) + beta
-
-
-@wrong("conv_batch_norm", "wrong-broadcast", "raises")
-def nothing_kept(x, gamma, beta, eps):
-    mu, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
-    g, b = gamma.reshape(1, -1, 1, 1), beta.reshape(1, -1, 1, 1)
-    return g * (x - mu) / np.sqrt(var + eps) + b
 
 
 @wrong("conv_batch_norm", "mean-of-variances")
@@ -483,21 +293,6 @@ def sums_over_batch_only(dy, x, gamma, eps):
 # ------------------------------------------------------------------------- renorm
 
 
-@wrong("batch_renorm", "missing-clip")
-def no_limits(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
-    std = np.sqrt(x.var(0) + eps)
-    r, d = std / running_std, (x.mean(0) - running_mean) / running_std
-    return gamma * ((x - x.mean(0)) / std * r + d) + beta
-
-
-@wrong("batch_renorm", "d-divided-by-batch-std")
-def d_by_std(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
-    std = np.sqrt(x.var(0) + eps)
-    r = np.clip(std / running_std, 1 / rmax, rmax)
-    d = np.clip((x.mean(0) - running_mean) / std, -dmax, dmax)
-    return gamma * ((x - x.mean(0)) / std * r + d) + beta
-
-
 @wrong("batch_renorm", "missing-clip", "wrong-clip")
 def clips_to_minus(x, gamma, beta, running_mean, running_std, rmax, dmax, eps):
     std = np.sqrt(x.var(0) + eps)
@@ -537,11 +332,6 @@ def r_forgotten(dy, x, gamma, running_mean, running_std, rmax, dmax, eps):
 # --------------------------------------------------------------------- other axes
 
 
-@wrong("layer_norm", "batch-norm-instead")
-def columns(x, gamma, beta, eps):
-    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
-
-
 @wrong("layer_norm", "wrong-broadcast", "raises")
 def keepdims_forgotten(x, gamma, beta, eps):
     return gamma * (x - x.mean(-1)) / np.sqrt(x.var(-1) + eps) + beta
@@ -561,14 +351,6 @@ def gamma_after_averaging(dy, x, gamma, eps):
     mean, mean_xhat = dy.mean(1, keepdims=True), (dy * xhat).mean(1, keepdims=True)
     dx = gamma * (dy - mean - xhat * mean_xhat) / std
     return dx, (dy * xhat).sum(0), dy.sum(0)
-
-
-@wrong("layer_norm_backward", "wrong-axis")
-def sums_along_rows(dy, x, gamma, eps):
-    std = np.sqrt(x.var(1, keepdims=True) + eps)
-    xhat, g = (x - x.mean(1, keepdims=True)) / std, gamma * dy
-    mean, mean_xhat = g.mean(1, keepdims=True), (g * xhat).mean(1, keepdims=True)
-    return (g - mean - xhat * mean_xhat) / std, (dy * xhat).sum(1), dy.sum(1)
 
 
 @wrong("group_norm", "interleaved-groups")
@@ -593,11 +375,6 @@ def with_the_batch(x, gamma, beta, num_groups, eps):
     return v.reshape(x.shape) * gamma.reshape(1, -1, 1, 1) + beta.reshape(1, -1, 1, 1)
 
 
-@wrong("rms_norm", "layer-norm-instead")
-def std_for_rms(x, gamma, eps):
-    return gamma * x / np.sqrt(x.var(-1, keepdims=True) + eps)
-
-
 @wrong("rms_norm", "sum-instead-of-mean", "missing-eps")
 def unit_length(x, gamma, eps):
     return gamma * x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
@@ -616,13 +393,6 @@ def block_of_2017(x, gamma, up, down, eps):
 def block_that_overwrites_x(x, gamma, up, down, eps):
     x = gamma * x / np.sqrt((x**2).mean(-1, keepdims=True) + eps)
     return x + np.maximum(x @ up, 0) @ down
-
-
-@wrong("dynamic_tanh_backward", "missing-alpha")
-def factor_alpha_forgotten(dy, x, alpha, gamma):
-    t = np.tanh(alpha * x)
-    g = dy * gamma * (1 - t**2)
-    return g, (g * x).sum(), (dy * t).sum(0), dy.sum(0)
 
 
 # ----------------------------------------------------------------------- whitening
@@ -648,12 +418,6 @@ def cholesky(x, eps):
     return centred @ np.linalg.cholesky(np.linalg.inv(sigma))
 
 
-@wrong("zca_whiten", "missing-mean")
-def uncentred(x, eps):
-    values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    return x @ vectors @ np.diag((values + eps) ** -0.5) @ vectors.T
-
-
 # -------------------------------------------------------------------------- merge
 
 
@@ -661,17 +425,6 @@ def uncentred(x, eps):
 def all_reduce_average(counts, means, variances):
     mean = means.mean(0)
     return mean, (variances + means**2).mean(0) - mean**2
-
-
-@wrong("merge_moments", "missing-between-variance")
-def weighted_variances(counts, means, variances):
-    w = counts[:, None] / counts.sum()
-    return (w * means).sum(0), (w * variances).sum(0)
-
-
-@wrong("merge_moments", "mean-of-variances", "unweighted")
-def plain_averages(counts, means, variances):
-    return means.mean(0), variances.mean(0)
 
 
 @wrong("merge_moments", "cancellation")
@@ -699,19 +452,6 @@ def variance_with_eps(x):
 @wrong("moments", "wrong-shape")
 def far_too_much(x):
     return np.zeros((1000, 1000)), np.zeros((1000, 1000))
-
-
-@wrong("batch_norm_forward", "eps-outside-root")
-def root_of_each(x, gamma, beta, eps):
-    std = np.sqrt(x.var(0)) + np.sqrt(eps)
-    return gamma * (x - x.mean(0)) / std + beta
-
-
-@wrong("update_running", "wrong-axis")
-def one_mean_for_all(running_mean, running_var, x, momentum):
-    keep = 1 - momentum
-    mean = keep * running_mean + momentum * x.mean()
-    return mean, keep * running_var + momentum * x.var(ddof=1)
 
 
 @wrong("batch_norm_inference", "unscaled-mean")
@@ -743,11 +483,6 @@ def averages_of_chapter_four(dy, x, gamma, eps):
     xhat, g = (x - x.mean(1, keepdims=True)) / std, dy * gamma
     dx = (g - g.mean(0) - xhat * (g * xhat).mean(0)) / std
     return dx, (dy * xhat).sum(0), dy.sum(0)
-
-
-@wrong("rms_norm", "gamma-plus-one")
-def one_plus_gamma(x, gamma, eps):
-    return (1 + gamma) * x / np.sqrt(np.mean(x**2, -1, keepdims=True) + eps)
 
 
 @wrong("rms_norm_backward", "layer-norm-instead")
@@ -807,12 +542,6 @@ class Forgets(LayerInPlace):
         self.eps = state["eps"]
 
 
-@wrong("BatchNorm", "momentum-reversed")
-class AsKerasCallsIt(LayerInPlace):
-    def __init__(self, num_features, eps, momentum):
-        super().__init__(num_features, eps, 1 - momentum)
-
-
 @wrong("BatchNorm", "raises")
 class NoState(LayerInPlace):
     state_dict = None
@@ -825,13 +554,6 @@ def as_the_paper_says(x, counts):
     means = [b.mean(axis=0) for b in batches]
     variances = [b.var(axis=0, ddof=1) for b in batches]
     return np.mean(means, axis=0), np.mean(variances, axis=0)
-
-
-@wrong("recalibrate", "last-batch")
-def overwritten_each_time(x, counts):
-    for batch in np.split(x, np.cumsum(counts)[:-1]):
-        mean, var = batch.mean(axis=0), batch.var(axis=0, ddof=1)
-    return mean, var
 
 
 @wrong("recalibrate", "running-average")
@@ -869,13 +591,6 @@ def around_the_first_example(x):
 
 
 @wrong("batch_norm_forward", "wrong-operation")
-def normalizes_twice(x, gamma, beta, eps):
-    for _ in range(2):
-        x = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
-    return gamma * x + beta
-
-
-@wrong("batch_norm_forward", "wrong-operation")
 def clips(x, gamma, beta, eps):
     xhat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
     return gamma * np.clip(xhat, -1, 1) + beta
@@ -884,13 +599,6 @@ def clips(x, gamma, beta, eps):
 @wrong("batch_norm_forward", "extra-term")
 def gamma_from_zero(x, gamma, beta, eps):
     return (1 + gamma) * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
-
-
-@wrong("update_running", "wrong-power")
-def weight_squared(running_mean, running_var, x, momentum):
-    a, square = momentum, momentum**2
-    mean = (1 - a) * running_mean + a * x.mean(0)
-    return mean, (1 - square) * running_var + square * x.var(0, ddof=1)
 
 
 @wrong("update_running", "wrong-operation")

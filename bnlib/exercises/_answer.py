@@ -6,7 +6,6 @@ Extracted by `make export`: edit the notebook, not this file.
 import contextlib
 import inspect
 import io
-import numbers
 import signal
 import sys
 import threading
@@ -27,14 +26,18 @@ from bnlib.exercises._exercise import (
 class _Clock:
     """Whether a call is running, since when, and who was tracing before us."""
 
-    running = False
-    cut = False
+    running = cut = False
     wall = cpu = allowed = 0.0
     before = None
 
 
 # In a browser there is one thread, and no clock of threads.
 _busy = getattr(time, "thread_time", time.process_time)
+
+
+def is_running():
+    """Does somebody else's function run at this moment?"""
+    return _Clock.running
 
 
 def _late():
@@ -72,8 +75,8 @@ def _watch(frame):
 
 def _ring(signum, frame):
     """The alarm went off: raise in the learner's code, never in ours."""
-    ours = (limited.__code__, _arm.__code__, _disarm.__code__)
-    if _Clock.running and frame is not None and frame.f_code not in ours and _late():
+    ours = frame is None or frame.f_code is limited.__code__
+    if _Clock.running and not ours and _late():
         _Clock.cut = True
         raise TooSlow
 
@@ -84,43 +87,16 @@ def _has_alarm():
     return main and able and signal.getsignal(signal.SIGALRM) is not None
 
 
-def _arm(seconds):
-    """Start the clock; return what `_disarm` has to put back."""
-    C, now, alarm = _Clock, time.monotonic(), None
-    outer = C.running, C.cut, C.wall, C.cpu, C.allowed, C.before
-    if C.running:  # a check inside a check gets what is left to the outer one
-        seconds = min(seconds, max(C.allowed - (now - C.wall), 1e-3))
-    C.wall, C.cpu, C.before = now, _busy(), sys.gettrace()
-    C.allowed, C.cut, C.running = seconds, False, True
-    if _has_alarm():
-        handler = signal.signal(signal.SIGALRM, _ring)
-        alarm = handler, signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
-    elif C.before is None:
-        sys.settrace(_every_line)
-    return outer, alarm
-
-
-def _disarm(saved):
-    """Stop the clock, leave alarm and tracing as they were; was the call cut off?"""
-    C, (outer, alarm) = _Clock, saved
-    C.running = False
-    if alarm:
-        handler, (delay, interval) = alarm
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        if delay:  # somebody else's alarm: due as much earlier as we took
-            left = max(delay - (time.monotonic() - C.wall), 1e-3)
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
-    cut = C.cut
-    if cut or sys.gettrace() is _every_line:
-        sys.settrace(C.before)
-    C.running, C.cut, C.wall, C.cpu, C.allowed, C.before = outer
-    return cut
-
-
 def limited(call, seconds):
     """(call(), None), or (None, the exception it ended with), after so many seconds."""
-    saved = _arm(seconds)
+    C, alarm = _Clock, _has_alarm()
+    C.wall, C.cpu, C.before = time.monotonic(), _busy(), sys.gettrace()
+    C.allowed, C.cut, C.running = seconds, False, True
+    if alarm:
+        handler = signal.signal(signal.SIGALRM, _ring)
+        delay, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    elif C.before is None:
+        sys.settrace(_every_line)
     try:
         result, error = call(), None
     except KeyboardInterrupt:
@@ -128,20 +104,16 @@ def limited(call, seconds):
     except BaseException as caught:
         result, error = None, caught
     finally:
-        cut = _disarm(saved)
-    return (None, TooSlow()) if cut else (result, error)
-
-
-class _Paper(io.StringIO):
-    """Where print goes during a check; it has room for a page."""
-
-    def write(self, text):
-        if self.tell() < 2000:
-            super().write(text[:2000])
-        return len(text)
-
-    def close(self):
-        """Whoever closes sys.stdout closes nothing of ours."""
+        C.running = False
+        if alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            if delay:  # somebody else's alarm: due as much earlier as we took
+                left = max(delay - (time.monotonic() - C.wall), 1e-3)
+                signal.setitimer(signal.ITIMER_REAL, left, interval)
+        if C.cut or sys.gettrace() is _every_line:
+            sys.settrace(C.before)
+    return (None, TooSlow()) if C.cut else (result, error)
 
 
 @dataclass
@@ -166,10 +138,8 @@ def copies_of(case):
 
 
 def _unchanged(a, b):
-    same = np.shape(a) == np.shape(b) and getattr(a, "dtype", 0) == getattr(
-        b, "dtype", 0
-    )
-    return same and np.array_equal(a, b, equal_nan=True)
+    kinds = [(np.shape(v), getattr(v, "dtype", None)) for v in (a, b)]
+    return kinds[0] == kinds[1] and np.array_equal(a, b, equal_nan=True)
 
 
 def caller_of(exercise, function):
@@ -206,7 +176,7 @@ def _breakpoints(screen, hook):
 
 def answer_to(exercise, caller, case, seconds):
     """The answer of a function to one input."""
-    args, paper = copies_of(case), _Paper()
+    args, paper = copies_of(case), io.StringIO()
     with (
         np.errstate(all="ignore"),
         warnings.catch_warnings(),
@@ -224,17 +194,8 @@ def answer_to(exercise, caller, case, seconds):
 _MOST = 100_000  # numbers; no exercise asks for more than 480
 
 
-def _exact(array):
-    """Fractions and other Python numbers as floats; anything else as it came."""
-    if array.dtype != object or not array.size:
-        return array
-    if not all(isinstance(value, numbers.Real) for value in array.flat):
-        return array
-    return array.astype(float)
-
-
 def _array(name, part):
-    """(float64 array, problems) for one thing that a function returned."""
+    """(float64 array or None, problems) for one thing that a function returned."""
     if hasattr(part, "detach"):  # a torch tensor, perhaps with a graph behind it
         part = part.detach()
         part = part.cpu() if hasattr(part, "cpu") else part
@@ -246,28 +207,33 @@ def _array(name, part):
     if array.size > _MOST:
         what = f"{name} has shape {array.shape}: far more numbers than are asked for."
         return None, (("wrong-shape", what),)
-    array = _exact(array)
+    if array.dtype == object:  # fractions, perhaps
+        with contextlib.suppress(TypeError, ValueError):
+            array = np.reshape([float(v) for v in array.flat], array.shape)
     given = array.dtype
+    if given.kind not in "fiubc":
+        found = f"an array of {given}" if isinstance(part, np.ndarray) else ""
+        found = found or f"a {type(part).__name__}"
+        what = f"{name} should be an array of numbers; yours is {found}."
+        return None, (("wrong-outputs", what),)
     good = given.kind == "f" and given.itemsize >= 4
-    if not (good or (given.kind in "fiu" and isinstance(part, list | float | int))):
-        what = f"{name} has dtype {given}; float64 is expected, float32 is fine."
-        if given.kind not in "fiubc":
-            found = f"an array of {given}" if isinstance(part, np.ndarray) else "a "
-            found = found if found[-1] != " " else found + type(part).__name__
-            what = f"{name} should be an array of numbers; yours is {found}."
-            return None, (("wrong-outputs", what),)
-        return np.real(array).astype(float), (("wrong-dtype", what),)
-    return array.astype(float), ()
+    if good or (given.kind in "fiu" and isinstance(part, list | float | int)):
+        return array.astype(float), ()
+    what = f"{name} has dtype {given}; float64 is expected, float32 is fine."
+    return np.real(array).astype(float), (("wrong-dtype", what),)
 
 
 def one_line(error):
     """An error in one line of bounded length, whatever its own `__str__` does."""
-    text, _ = limited(lambda: " ".join(str(error).split()), 0.2)
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    try:
+        text = " ".join(str(error).split())[:200]
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _parts(exercise, result):
-    """What a function returned, cut into outputs, or a problem."""
+    """What a function returned, cut into outputs, and problems."""
     names = exercise.outputs
     asked = f"{len(names)} outputs, ({', '.join(names)})"
     asked = f"{names[0]} alone" if len(names) == 1 else asked
@@ -275,13 +241,13 @@ def _parts(exercise, result):
         return [result], ()
     stacked = isinstance(result, np.ndarray) and len(names) == np.ndim(result) == 2
     if isinstance(result, tuple | list) or (stacked and len(result) == len(names)):
-        found = f"a {type(result).__name__} of {len(result)}"
-        if len(result) == len(names) and len(names) > 1:
+        if len(result) == len(names) > 1:
             return list(result), ()
-        problem = (("wrong-outputs", f"You return {found}; return {asked}."),)
-        return list(result)[: len(names)], problem
-    found = type(result).__name__
-    return [], (("wrong-outputs", f"You return one {found}; return {asked}."),)
+        found, parts = f"a {type(result).__name__} of {len(result)}", list(result)
+    else:
+        found, parts = f"one {type(result).__name__}", []
+    problem = ("wrong-outputs", f"You return {found}; return {asked}.")
+    return parts[: len(names)], (problem,)
 
 
 def _read(exercise, result):

@@ -93,11 +93,6 @@ def far_from_zero(shape, axis, **fixed):
 _UNITS = {"x": 1, "running_mean": 1, "running_std": 1, "running_var": 2, "eps": 2}
 
 
-def in_units(scale, args, units=_UNITS):
-    """The same arguments with all lengths in other units, variances in their square."""
-    return {n: a * scale ** units[n] if n in units else a for n, a in args.items()}
-
-
 def spreads(args, units=_UNITS, scaled=False):
     """Cases of small and large spread, eps and variance alike, from one of about 1.
 
@@ -109,7 +104,8 @@ def spreads(args, units=_UNITS, scaled=False):
         ("the smallest spread", 1e-10, "small"),
     ):
         least = 0.01 * min(1, scale**2) if scaled else 0.01
-        yield Case(label, in_units(scale, args, units), kind, least)
+        moved = {n: args[n] * scale**u for n, u in units.items() if n in args}
+        yield Case(label, {**args, **moved}, kind, least)
 
 
 def around_zero(x):

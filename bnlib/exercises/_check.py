@@ -6,7 +6,6 @@ Extracted by `make export`: edit the notebook, not this file.
 import contextlib
 import difflib
 import html
-import itertools
 import linecache
 import sysconfig
 import threading
@@ -22,11 +21,12 @@ from bnlib.exercises._answer import (
     answer_to,
     caller_of,
     copies_of,
+    is_running,
     limited,
     one_line,
 )
-from bnlib.exercises._ask import answers_to_changes, effects
-from bnlib.exercises._exercise import outputs_of, words_for
+from bnlib.exercises._ask import followed
+from bnlib.exercises._exercise import lines_of, outputs_of, words_for
 from bnlib.exercises._explain import (
     DOUBLE,
     TOLERANCE,
@@ -37,15 +37,11 @@ from bnlib.exercises._explain import (
     is_same,
     judge,
 )
-from bnlib.exercises._mistakes import WORDS, code_of
-from bnlib.exercises._show import (
-    CheckResult,
-    given_of,
-    law_of,
-    ratio_of,
-    rows_of,
-    violated,
+from bnlib.exercises._mistakes import (
+    WORDS,
+    code_of,
 )
+from bnlib.exercises._show import CheckResult, given_of, rows_of, violated
 
 __all__ = ["check", "progress"]
 
@@ -101,11 +97,11 @@ def _printed(answer):
     return (f"Your function printed on this input:\n{text}",) if text else ()
 
 
-def _simple(exercise, code, *sentences, answer=None, hint=None):
+def _simple(exercise, code, *sentences, answer=None):
     """A result with one mistake that no comparison is needed for."""
-    says, usual = words_for(exercise, code)
+    says, hint = words_for(exercise, code)
     more = _at(answer, remarks=_printed(answer)) if answer else {}
-    more |= {"hints": (hint or usual,), "severity": "numbers"}
+    more |= {"hints": (hint,), "severity": "numbers"}
     return CheckResult(exercise.name, False, (code,), sentences or (says,), **more)
 
 
@@ -126,51 +122,56 @@ def _answers(exercise, caller):
     return None, answers
 
 
+def _ordinary(answers):
+    """Those with outputs to compare, on ordinary inputs."""
+    return [a for a in answers if a.off and a.case.kind == "ordinary"]
+
+
 def _is_fickle(exercise, caller, answers):
     """Does the function answer the same input differently the second time?"""
-    told = [a for a in answers if a.outputs and a.case.kind == "ordinary"]
+    told = _ordinary(answers)
     for answer in (told[0], told[-1]) if told else ():
-        again = answer_to(exercise, caller, answer.case, LIMIT)
-        if again.outputs:
-            again = judge(exercise, again)
-            pairs = zip(again.outputs, answer.outputs, strict=False)
-            if not all(is_same(a, b) for a, b in pairs):
-                return True
+        again = judge(exercise, answer_to(exercise, caller, answer.case, LIMIT))
+        if not all(map(is_same, again.outputs, answer.outputs)):
+            return True
     return False
 
 
 def _breaks_far_from_zero(exercise, answers, names):
     """The answer far from zero that exact arithmetic would not give."""
+    lines = lines_of(exercise, names)
 
     def error(answer):
-        if not names:
-            return max(answer.off)
-        exact = outputs_of(exercise, names, answer.case.label) or ()
-        pairs = zip(answer.outputs, map(np.asarray, exact), strict=False)
-        return max((how_far(a, b.astype(float), 1) for a, b in pairs), default=np.inf)
+        exact = outputs_of(exercise, lines, answer.case) if names else None
+        if exact is None:
+            return np.inf if names else max(answer.off)
+        return max(
+            how_far(*both, 1) for both in zip(answer.outputs, exact, strict=False)
+        )
 
-    told = [a for a in answers if a.off]
-    errors = [error(a) for a in told if a.case.kind == "ordinary"]
+    errors = [error(a) for a in _ordinary(answers)]
     if max(errors, default=np.inf) > TOLERANCE["ordinary"]:
         return None  # not explained in the first place
     kinds = ("float32", "offset") if max(errors) < DOUBLE else ("float32",)
-    far = (a for a in told if a.case.kind in kinds)
+    far = (a for a in answers if a.off and a.case.kind in kinds)
     return next((a for a in far if error(a) > TOLERANCE[a.case.kind]), None)
 
 
 def _same_shapes(exercise, answers, names):
     """Do these mistakes also explain the shapes?"""
-    both = ((a.shapes, outputs_of(exercise, names, a.case.label)) for a in answers)
-    return all(s == tuple(map(np.shape, m or ())) for s, m in both if s)
+    lines = lines_of(exercise, names)
+    both = (
+        (a.shapes, outputs_of(exercise, lines, a.case)) for a in answers if a.shapes
+    )
+    return all(s == tuple(map(np.shape, given or ())) for s, given in both)
 
 
 def _problems(answers, covered):
     """Code -> sentence, for all that is wrong whatever the numbers are."""
     found = {}
     for code, text in (p for a in answers for p in a.problems):
-        if code in covered:
-            continue
-        found.setdefault(code.replace("wrong-size", "wrong-shape"), text)
+        if code not in covered:
+            found.setdefault(code.replace("wrong-size", "wrong-shape"), text)
     errors = [a.error for a in answers if a.error is not None]
     if errors:
         place = _place(errors[0])
@@ -187,8 +188,8 @@ def _problems(answers, covered):
 
 def _to_show(answers, far):
     """The answer whose input is shown."""
-    wrong = [a for a in answers if a.off and not is_right(a)]
-    wrong = [a for a in wrong if a.case.kind == "ordinary"] or ([far] if far else [])
+    wrong = [a for a in _ordinary(answers) if not is_right(a)]
+    wrong = wrong or ([far] if far else [])
     finite = [a for a in wrong if all(np.isfinite(o).all() for o in a.outputs)]
     failed = [a for a in answers if a.error is not None or a.problems or a.changed]
     return next(iter(finite or wrong or failed), None)
@@ -196,22 +197,20 @@ def _to_show(answers, far):
 
 def _where_right(answers):
     """On which inputs an unexplained answer is right, and on which wrong."""
-    told = [a for a in answers if a.off and a.case.kind == "ordinary"]
-    right = [a.case.label for a in told if is_right(a)]
-    wrong = [a.case.label for a in told if not is_right(a)]
+    right = [a.case.label for a in _ordinary(answers) if is_right(a)]
+    wrong = [a.case.label for a in _ordinary(answers) if not is_right(a)]
     if not right:
-        return ("It is wrong on every input that was tried.",)
+        return "It is wrong on every input that was tried."
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     says = f"Right on: {', '.join(right[:4])}{', …' if len(right) > 4 else ''}. "
-    return (f"{says}Wrong on: {', '.join(wrong[:3])}{more}.",)
+    return f"{says}Wrong on: {', '.join(wrong[:3])}{more}."
 
 
 def _causes(exercise, answers):
     """({mistake: cause}, other problems, unexplained outputs, answer that breaks)."""
     causes, open_ones = explanation(exercise, answers)
-    names = tuple(causes)
-    listed = not any(name not in exercise.rows for name in names)
-    far = None
+    names, far = tuple(causes), None
+    listed = {*names} <= exercise.rows.keys()
     if listed and not open_ones:
         far = _breaks_far_from_zero(exercise, answers, names)
     if any(code_of(name) == "missing-mean" for name in names):
@@ -222,43 +221,43 @@ def _causes(exercise, answers):
     if far:
         causes["cancellation"] = Cause(())
     elif not (names or open_ones):
-        small = (a for a in answers if a.off and not is_right(a))
-        far = next((a for a in small if a.case.kind == "small"), None)
+        small = (a for a in answers if a.case.kind == "small" and a.off)
+        far = next((a for a in small if not is_right(a)), None)
         causes |= {"hidden-constant": Cause(())} if far else {}
     return causes, _problems(answers, covered), open_ones, far
 
 
-_LEFT = {"cancellation": 0, "hidden-constant": 0}  # of no line
 _MANNERS = {"mutates-input", "wrong-shape", "wrong-dtype"}
-_NUMERICS = set(_LEFT)
+_NUMERICS = {"cancellation", "hidden-constant"}
 
 
 def _severity(codes, told):
     """The gravest of the levels: numbers, numerics, manners."""
-    if not told or not set(codes) <= _MANNERS | _NUMERICS:
+    if not told or not all(is_right(a) for a in told):
         return "numbers"
-    if any(max(a.off) > TOLERANCE["ordinary"] for a in told):
+    if not {*codes} <= _MANNERS | _NUMERICS:
         return "numbers"
-    return "numerics" if set(codes) & _NUMERICS else "manners"
+    return "numerics" if {*codes} & _NUMERICS else "manners"
 
 
 def _said(exercise, name, cause):
-    """The sentence for a mistake: of which outputs it speaks, and of which number."""
-    says, _ = words_for(exercise, name)
-    says = name.partition(": ")[2] if name not in {**exercise.rows, **_LEFT} else says
-    says = says.replace(
-        "a number of your own", f"{cause.constant:.3g}, your own number,"
-    )
-    if not 0 < len(cause.outputs) < len(exercise.outputs):
-        return says
-    return f"{' and '.join(exercise.outputs[i] for i in cause.outputs)}: {says}"
+    """(sentence, hint) for a mistake: of which outputs, and of which number."""
+    if name in exercise.rows or name in _NUMERICS:
+        says, hint = words_for(exercise, name)
+    else:  # a slip, in words of its own
+        code, _, says = name.partition(": ")
+        hint = words_for(exercise, code if code in WORDS else "slip")[1]
+    yours = f"{cause.constant:.3g}, your own number,"
+    says = says.replace("a number of your own", yours)
+    if 0 < len(cause.outputs) < len(exercise.outputs):
+        says = f"{' and '.join(exercise.outputs[i] for i in cause.outputs)}: {says}"
+    return says, hint
 
 
 def _verdict(exercise, caller, answers):
     """The result from the judged answers to all inputs."""
     causes, found, open_ones, far = _causes(exercise, answers)
-    names = tuple(causes)
-    if not (found or names or open_ones):
+    if not (found or causes or open_ones):
         return _passed(exercise, caller, answers)
     if open_ones and not found:
         if _is_fickle(exercise, caller, answers):
@@ -268,15 +267,21 @@ def _verdict(exercise, caller, answers):
     remarks = _printed(shown)
     if open_ones:
         remarks += _what_can_be_said(exercise, caller, answers, open_ones, shown)
-    codes = tuple(dict.fromkeys([*map(code_of, names), *found]))
-    says = [_said(exercise, *item) for item in causes.items()] + list(found.values())
-    hinted = [*names, *(code for code in found if code != "raises" or not names)]
-    hints = dict.fromkeys(_hint(exercise, n, answers) for n in hinted)
-    more = _at(shown, rows=rows_of(exercise, shown, not names), remarks=remarks)
-    told = [a for a in answers if a.off and a.case.kind == "ordinary"]
-    more |= {"severity": _severity(codes, told), "right": _right(exercise, told)}
+    said = [_said(exercise, *item) for item in causes.items()]
+    for code, says in found.items():
+        hidden = code == "raises" and causes
+        said.append((says, "" if hidden else _hint(exercise, code, answers)))
+    told = _ordinary(answers)
+    codes = tuple(dict.fromkeys([*map(code_of, causes), *found]))
     return CheckResult(
-        exercise.name, False, codes, tuple(says), hints=tuple(hints), **more
+        exercise.name,
+        False,
+        codes,
+        tuple(says for says, _ in said),
+        hints=tuple(dict.fromkeys(hint for _, hint in said if hint)),
+        severity=_severity(codes, told),
+        right=_right(exercise, told),
+        **_at(shown, rows=rows_of(exercise, shown), remarks=remarks),
     )
 
 
@@ -287,49 +292,39 @@ def _right(exercise, told):
 
 
 def _what_can_be_said(exercise, caller, answers, open_ones, shown):
-    """Sentences about outputs that no mistake explains: where, by what, and how."""
-    told = [a for a in answers if a.off and a.case.kind == "ordinary"]
+    """Sentences about outputs that no mistake explains: where, and by what."""
     ends = time.monotonic() + LIMIT / 2
 
     def ask(case):
         return answer_to(exercise, caller, case, ends - time.monotonic())
 
-    remarks = _where_right(answers)
-    laws = [law_of(exercise, answers, i) for i in open_ones]
+    found = [_where_right(answers)]
     # An input of some size tells most; a long one takes its time.
-    able = [a for a in told if np.size(a.outputs[0]) < 30 and not is_right(a)]
+    able = [a for a in _ordinary(answers) if np.size(a.outputs[0]) < 30]
     able = [a for a in able if all(np.isfinite(o).all() for o in a.outputs)]
+    able = [a for a in able if not is_right(a)]
     able.sort(key=lambda a: np.size(a.outputs[0]) <= 4)
-    if able:
-        ways = (answers_to_changes(exercise, ask, able[0], i) for i in open_ones)
-        laws += [
-            says for way in ways for says in itertools.islice(filter(None, way), 3)
-        ]
-    if not any(laws):
-        laws += [ratio_of(exercise, a, i) for a in able[:1] for i in open_ones]
-        laws += [effects(exercise, ask, a, i) for a in able[:1] for i in open_ones]
-    laws += [
-        says for a in (shown, *able[:1]) if a for says in violated(exercise, a, ask)
-    ]
-    return (*remarks, *dict.fromkeys(filter(None, laws)))
+    for answer in able[:1]:
+        found += [f for i in open_ones for f in followed(exercise, ask, answer, i)]
+    for answer in (shown, *able[:1]):
+        found += violated(exercise, answer, ask) if answer else []
+    return tuple(dict.fromkeys(found))
 
 
-def _hint(exercise, name, answers):
-    """The hint for a mistake; for an error, by what it says."""
-    if name == "raises":
-        error = next(a.error for a in answers if a.error is not None)
-        text = f"{type(error).__name__} {error}"
-        known = (hint for part, hint in _ERRORS.items() if part in text)
-        return next(known, words_for(exercise, name)[1])
-    is_listed = name in exercise.rows or name in WORDS
-    return words_for(exercise, name if is_listed else "slip")[1]
+def _hint(exercise, code, answers):
+    """The hint for a code; for an error, by what it says."""
+    usual = words_for(exercise, code)[1]
+    if code != "raises":
+        return usual
+    error = one_line(next(a.error for a in answers if a.error is not None))
+    return next((hint for part, hint in _ERRORS.items() if part in error), usual)
 
 
 def _unknown(exercise, answers, open_ones):
     """The code and the sentence for outputs that no mistake explains."""
     which = " and ".join(exercise.outputs[i] for i in open_ones)
-    ordinary = [a for a in answers if a.outputs and a.case.kind == "ordinary"]
-    if all(not np.isfinite(a.outputs[i]).all() for a in ordinary for i in open_ones):
+    told = _ordinary(answers)
+    if all(not np.isfinite(a.outputs[i]).all() for a in told for i in open_ones):
         return {"not-finite": f"{which}: nan or infinite on every input."}
     verb = "are" if len(open_ones) > 1 else "is"
     return {"unknown": f"{which} {verb} wrong, in a way that is not in the catalogue."}
@@ -339,7 +334,7 @@ def _passed(exercise, caller, answers):
     """The result for an answer that is right, if it says the same thing twice."""
     if _is_fickle(exercise, caller, answers):
         return _simple(exercise, "not-deterministic")
-    worst = max(max(a.off) for a in answers if a.case.kind == "ordinary")
+    worst = max(max(a.off) for a in _ordinary(answers))
     single = ("It is as exact as single precision allows.",) if worst > DOUBLE else ()
     return CheckResult(exercise.name, True, remarks=single, right=exercise.outputs)
 
@@ -383,21 +378,6 @@ def _exercise(name):
 
 
 _ONE_AT_A_TIME = threading.RLock()
-_OPEN = []  # checks that have not come to an end
-
-
-@contextlib.contextmanager
-def _nested():
-    """A check may run inside another, but not without an end."""
-    if len(_OPEN) > 2:
-        raise RecursionError(
-            "check is called inside itself; call your function instead"
-        )
-    _OPEN.append(None)
-    try:
-        yield
-    finally:
-        _OPEN.pop()
 
 
 def check(exercise, function):
@@ -430,7 +410,9 @@ def check(exercise, function):
         what = f"function must be a function, got {type(function).__name__}"
         cure = f"pass it without parentheses: check({exercise.name!r}, {exercise.name})"
         raise TypeError(f"{what}; {cure}")
-    with _ONE_AT_A_TIME, _nested():
+    with _ONE_AT_A_TIME:
+        if is_running():
+            raise RecursionError("check is called by the function that is checked")
         result = judged(exercise, function)
         _remember(result)
     return result

@@ -14,10 +14,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from bnlib.exercises._mistakes import WORDS, WRONG_LINES, code_of, entries
+from bnlib.exercises._mistakes import (
+    WORDS,
+    WRONG_LINES,
+    code_of,
+    entries,
+)
 
 
 def _words(line):
@@ -106,9 +112,8 @@ class Exercise:
     def signature(self):
         """What goes in and what comes out: "moments(x) -> (mean, var)"."""
         if self.script:  # of a class, how one is made
-            return self.name + re.search(r"__init__\(self, (.+)\):", self.stub)[1].join(
-                "()"
-            )
+            made = re.search(r"__init__\(self, (.+)\):", self.stub)[1]
+            return f"{self.name}({made})"
         out = ", ".join(self.outputs)
         out = f"({out})" if len(self.outputs) > 1 else out
         return f"{self.name}({', '.join(self.arguments)}) -> {out}"
@@ -146,9 +151,17 @@ class Exercise:
         return tuple(kept.values())
 
     @cached_property
+    def expected(self):
+        """{label of an input: what the package computes there, in double precision}."""
+        return {case.label: self.expected_on(case) for case in self.cases}
+
+    def expected_on(self, case):
+        return _as_arrays(self.reference(*case.in_double()))
+
+    @cached_property
     def lines(self):
         """The steps of the solution, one a line."""
-        return [line.strip() for line in self.source.splitlines()[1:]]
+        return tuple(line.strip() for line in self.source.splitlines()[1:])
 
     @cached_property
     def rows(self):
@@ -167,38 +180,29 @@ class Exercise:
     @cached_property
     def mistakes(self):
         """The names of all mistakes that run, change a number, and are new."""
-        told = functools.cache(lambda names, label: self._numbers([names], label)[0])
-        every = [(), *((name,) for name in self.rows)]
-        table, kept = self._numbers(every, self._most_telling[0]), []
+        # On large inputs most differ, so these are compared first.
+        cases = sorted(self.cases, key=lambda c: -sum(map(np.size, c.args.values())))
+        right = [outputs_of(self, self.lines, case) for case in cases]
 
-        def same(a, b):
-            labels = self._most_telling[1:]
-            return all(_alike(told(a, label), told(b, label)) for label in labels)
+        @functools.cache
+        def given(name, i):
+            return outputs_of(self, lines_of(self, (name,)), cases[i]) or right[i]
 
-        for n, names in enumerate(every):
-            near = _are_alike(table[n], table[kept]).nonzero()[0]
-            if not any(same(names, every[kept[k]]) for k in near):
-                kept.append(n)
-        return tuple(name for n in kept for name in every[n])
+        kept = []
+        for name in self.rows:
+            ways = [right.__getitem__, *(functools.partial(given, k) for k in kept)]
+            every = range(len(cases))
+            if not any(
+                all(_alike(given(name, i), way(i)) for i in every) for way in ways
+            ):
+                kept.append(name)
+        return tuple(kept)
 
     @cached_property
     def pairs(self):
-        """Two mistakes at a time, where they touch other words and do not cancel."""
-        every, rows = list(itertools.combinations(self.mistakes, 2)), self.rows
-        meet = {p for p in every if not rows[p[0]].keys().isdisjoint(rows[p[1]])}
-        alone = {name: lines_of(self, (name,)) for name in self.mistakes}
-        new = [p for p in meet if lines_of(self, p) not in (None, *map(alone.get, p))]
-        right, *table = self._numbers([(), *new], self._most_telling[0])
-        is_other = [not _alike(right, numbers) for numbers in table]
-        told = zip(new, is_other, strict=True)
-        meet -= {p for p, is_told in told if is_told or self.is_wrong(*p)}
-        return tuple(p for p in every if p not in meet)
-
-    @cached_property
-    def _most_telling(self):
-        """The inputs, the one first on which most mistakes differ: a large one."""
-        size = {c.label: sum(map(np.size, c.args.values())) for c in self.cases}
-        return sorted(size, key=size.get, reverse=True)
+        """Two mistakes at a time, where they touch other words."""
+        both = itertools.combinations(self.mistakes, 2)
+        return tuple(pair for pair in both if lines_of(self, pair))
 
     def mutant(self, *mistakes, constant=SAMPLE):
         """The solution with these mistakes, as a function of the arguments."""
@@ -208,145 +212,64 @@ class Exercise:
         """The solution with these lines in place of its own, as a function."""
         if not self.script:
             return _function(lines, self.arguments, constant)
-        ours = (
-            _method(old, tuple(lines[a:b]), constant) for a, b, old in self._methods
-        )
-        return self.as_function(type(self.name, (), {m.__name__: m for m in ours}))
+        space = {"np": np, "C": constant}
+        for begin, end in self._methods:
+            exec(_method(self._indents[begin:end], lines[begin:end]), space)
+        return self.as_function(type(self.name, (), space))
+
+    @cached_property
+    def _indents(self):
+        """How far each line of a class stands in, seen from its methods."""
+        lines = self.source.splitlines()[1:]
+        return tuple(max(0, len(n) - len(n.lstrip()) - 4) for n in lines)
 
     @cached_property
     def _methods(self):
-        """(begin, end, lines) of each method of a class."""
-        lines = self.source.splitlines()[1:]
-        starts = [n for n, line in enumerate(lines) if line.startswith("    def ")]
-        ends = (*starts[1:], len(lines))
-        return [(a, b, tuple(lines[a:b])) for a, b in zip(starts, ends, strict=True)]
-
-    @cached_property
-    def with_constants(self):
-        """The mistakes, one or two at a time, in which any number C may stand."""
-        has = {
-            name
-            for name in self.mistakes
-            if any(re.search(r"\bC\b", line) for line in self.rows[name].values())
-        }
-        alone = tuple((name,) for name in self.mistakes if name in has)
-        return alone + tuple(pair for pair in self.pairs if len(has & {*pair}) == 1)
+        """(begin, end) of each method of a class, in lines."""
+        starts = [n for n, line in enumerate(self.lines) if line.startswith("def ")]
+        return tuple(itertools.pairwise([*starts, len(self.lines)]))
 
     def is_wrong(self, *mistakes):
-        """Does it run on an input, and give other numbers there?"""
-        for label in (case.label for case in self.cases):
-            both = [outputs_of(self, names, label) for names in (mistakes, ())]
-            if both[0] and not all(map(_alike, *both)):
+        """Do these mistakes run on an input, and give other numbers there?"""
+        for case in self.cases:
+            given = outputs_of(self, lines_of(self, mistakes), case)
+            if given and not _alike(given, outputs_of(self, self.lines, case)):
                 return True
         return False
 
-    def _numbers(self, every, label):
-        """What mutants give on an input, a row for each; where one stops, the right."""
-        written = [(lines_of(self, names), SAMPLE) for names in every]
-        right = outputs_of(self, (), label)
-        given = [g or right for g in outputs_of_all(self, written, label)]
-        rows = [np.concatenate([np.ravel(part) for part in g]) for g in given]
-        table = np.full((len(rows), max(map(len, rows))), 3e99)
-        for n, row in enumerate(rows):
-            table[n, : len(row)] = row
-        return np.nan_to_num(table, nan=1e99, posinf=2e99, neginf=-2e99)
+
+class Wrong(NamedTuple):
+    """A wrong solution: the names of its mistakes, its lines, and what C is in them."""
+
+    names: tuple
+    lines: tuple
+    constant: float = SAMPLE
 
 
-@functools.lru_cache(maxsize=20_000)
 def lines_of(exercise, names):
     """The lines with these mistakes; None where two touch the same words."""
-    if not names:
-        return tuple(exercise.lines)
-    lines = list(lines_of(exercise, names[:-1]) or (None,))
-    for n, wrong in exercise.rows[names[-1]].items() if None not in lines else ():
-        others = [exercise.rows[name].get(n, wrong) for name in names[:-1]]
-        lines[n] = _written(exercise.lines[n], tuple(dict.fromkeys([*others, wrong])))
-    return tuple(lines) if None not in lines else None
-
-
-@functools.lru_cache(maxsize=60_000)
-def outputs_of(exercise, names, label, constant=SAMPLE):
-    """What the solution with these mistakes gives; None where it stops."""
-    return outputs_of_lines(exercise, lines_of(exercise, names), label, constant)
+    lines, rows = list(exercise.lines), [exercise.rows[name] for name in names]
+    for n in {n for row in rows for n in row}:
+        wrongs = dict.fromkeys(row[n] for row in rows if n in row)
+        lines[n] = _written(lines[n], tuple(wrongs))
+    return None if None in lines else tuple(lines)
 
 
 @functools.lru_cache(maxsize=8000)
-def _method(old, new, constant):
-    """A method of a class: most mistakes share all but one of them."""
-    space, (name, code) = {"np": np, "C": constant}, _method_code(old, new)
-    exec(code, space)
-    return space[name]
+def _method(indents, lines):
+    """A method of a class, ready to run: most mistakes share all but one of them."""
+    text = "\n".join(n * " " + line for n, line in zip(indents, lines, strict=True))
+    return compile(text, "<mistake>", "exec")
 
 
-@functools.lru_cache(maxsize=8000)
-def _method_code(old, new):
-    text = "\n".join(map(_as_indented, old, new))
-    return re.match(r"def (\w+)", text)[1], compile(text, "<mistake>", "exec")
-
-
-def _as_indented(old, new):
-    """A line of a class in the place of another; its methods begin at the margin."""
-    new = f"return{new[3:]}" if new.startswith("_ =") else new
-    return (len(old) - len(old.lstrip()) - 4) * " " + new
-
-
-@functools.lru_cache(maxsize=8000)
-def _by_script(exercise, label, constant, lines):
-    """What the script makes of a class of these lines."""
-    case = next(case for case in exercise.cases if case.label == label)
-    return exercise.with_lines(lines, constant)(*case.in_double())
-
-
-@functools.lru_cache(maxsize=8000)
-def _after(exercise, label, constant, lines):
-    """The names after these lines: what most mistakes share is run once."""
-    if lines:
-        space = dict(_after(exercise, label, constant, lines[:-1]))
-        exec(_code(lines[-1]), space)
-        return space
-    case = next(case for case in exercise.cases if case.label == label)
-    given = zip(exercise.arguments, case.in_double(), strict=True)
-    return {"np": np, "C": constant, **dict(given)}
-
-
-@contextlib.contextmanager
-def _quiet():
-    """A wrong solution divides by zero and averages nothing; nobody need be told."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@_quiet()
-def outputs_of_all(exercise, written, label):
-    """What many solutions give on an input, each (lines, C); None where one stops.
-
-    In the order of their lines those with the same beginning follow each other, and it
-    is run once.
-    """
-    found, states, before = [None] * len(written), [], ()
-    given = next(c for c in exercise.cases if c.label == label).in_double()
-    able = [n for n, (lines, _) in enumerate(written) if lines]
-    for n in sorted(able, key=lambda n: written[n][::-1]):
-        lines, constant = written[n]
-        if exercise.script:
-            with contextlib.suppress(Exception):
-                found[n] = _as_arrays(exercise.with_lines(lines, constant)(*given))
-            continue
-        if not states or states[0]["C"] != constant:
-            states, before = [_after(exercise, label, constant, ())], ()
-        while before[: len(states) - 1] != lines[: len(states) - 1]:
-            states.pop()
-        before = lines
-        try:
-            for line in lines[len(states) - 1 :]:
-                space = states[-1].copy()
-                exec(_code(line), space)
-                states.append(space)
-            found[n] = _as_arrays(states[-1]["_"])
-        except Exception:  # it stops, as a wrong solution may
-            continue
-    return found
+def outputs_of(exercise, lines, case, constant=SAMPLE):
+    """What a solution of these lines gives on an input; None where it stops."""
+    try:  # it divides by zero and averages nothing; nobody need be told
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _as_arrays(exercise.with_lines(lines, constant)(*case.in_double()))
+    except Exception:
+        return None
 
 
 def _as_arrays(result):
@@ -354,26 +277,17 @@ def _as_arrays(result):
     return tuple(np.asarray(part, dtype=float) for part in result)
 
 
-def outputs_of_lines(exercise, lines, label, constant=SAMPLE):
-    """What these lines give on an input; None where they stop."""
-    try:
-        with _quiet():
-            given = exercise, label, constant, tuple(lines)
-            return _as_arrays(
-                _by_script(*given) if exercise.script else _after(*given)["_"]
-            )
-    except Exception:
-        return None
+def _alike(these, those):
+    """Are these outputs the same numbers as those?"""
 
+    def close(a, b):
+        a, b = a.ravel(), b.ravel()
+        near = abs(a - b) <= 1e-10 * (1 + abs(b))
+        return (near | (a == b) | (np.isnan(a) & np.isnan(b))).all()
 
-def _alike(a, b):
-    return np.shape(a) == np.shape(b) and bool(_are_alike(np.ravel(a), np.ravel(b)))
-
-
-def _are_alike(a, b):
-    """The same row for row, where there are several."""
-    with np.errstate(invalid="ignore"):
-        return (abs(a - b) <= 1e-10 * (1 + abs(b))).all(axis=-1)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        both = zip(these, those, strict=True)
+        return all(a.size == b.size and close(a, b) for a, b in both)
 
 
 def words_for(exercise, name):

@@ -5,6 +5,51 @@ Extracted by `make export`: edit the notebook, not this file.
 
 import textwrap
 
+
+def _average(line, values, own):
+    """How an average in dx goes wrong; it is the right one of `own`, a term."""
+    total = f"{line} = {values}.sum(axis=axes, keepdims=True)"
+    minus = f"{line} = -{values}.mean(axis=axes, keepdims=True)"
+    flat = f"{line} = {values}.mean(axis=axes)"
+    return {
+        "wrong-count: all values": f"{total} / x.size",
+        f"wrong-count: all values, {own}": f"{total} / x.size",
+        f"wrong-axis: {own}": f"{line} = {values}.mean()",
+        "wrong-broadcast": flat,
+        "wrong-axis: without keepdims": flat,
+        "detached-statistics": f"{line} = 0",
+        "sum-instead-of-mean: both terms": total,
+        f"sum-instead-of-mean: {own}": total,
+        f"sign-error: {own}": minus,
+        "sign-error: both terms": minus,
+        "wrong-count: n - 1": f"{total} / (x.size // mean.size - 1)",
+        "wrong-count: axis 0": f"{total} / x.shape[0]",
+        "wrong-count: axis 1": f"{total} / x.shape[1]",
+    }
+
+
+def _root(std, var):
+    """How the step std = np.sqrt(var + eps) goes wrong, whatever the two are called."""
+    return {
+        "wrong-eps: any": f"{std} = np.sqrt({var} + C)",
+        "wrong-eps: beside": f"{std} = np.sqrt({var} + eps + C)",
+        "wrong-eps: any, outside": f"{std} = np.sqrt({var}) + C",
+        "wrong-eps: beside, outside": f"{std} = np.sqrt({var} + eps) + C",
+        "missing-eps": f"{std} = np.sqrt({var})",
+        "eps-outside-root": f"{std} = np.sqrt({var}) + eps",
+        "eps-outside-root: two roots": f"{std} = np.sqrt({var}) + np.sqrt(eps)",
+        "eps-outside-root: twice": f"{std} = np.sqrt({var} + eps) + eps",
+        "variance-instead-of-std": f"{std} = {var} + eps",
+        "variance-instead-of-std: without eps": f"{std} = {var}",
+        "wrong-eps: own": f"{std} = np.sqrt({var} + 1e-5)",
+        "wrong-eps: tiny": f"{std} = np.sqrt({var} + 1e-8)",
+        "wrong-eps: outside": f"{std} = np.sqrt({var}) + 1e-8",
+        "wrong-eps: floor": f"{std} = np.sqrt(np.maximum({var}, eps))",
+        "wrong-eps: floor of the deviation": f"{std} = np.maximum(np.sqrt({var}), eps)",
+        "wrong-eps: squared": f"{std} = np.sqrt({var} + eps**2)",
+    }
+
+
 WRONG_LINES = {
     "axes = 0": {
         "wrong-axis": "axes = 1",
@@ -50,14 +95,9 @@ WRONG_LINES = {
         "divides-by-gamma": "dxhat = dy / gamma",
     },
     "via_mean = dxhat.mean(axis=axes, keepdims=True)": {
+        **_average("via_mean", "dxhat", "mean's term"),
         "missing-gamma: in the averages": (
             "via_mean = dy.mean(axis=axes, keepdims=True)"
-        ),
-        "wrong-count: all values": (
-            "via_mean = dxhat.sum(axis=axes, keepdims=True) / x.size"
-        ),
-        "wrong-count: all values, mean's term": (
-            "via_mean = dxhat.sum(axis=axes, keepdims=True) / x.size"
         ),
         "wrong-power: mean's term": (
             "via_mean = dxhat.mean(axis=axes, keepdims=True) * std"
@@ -65,59 +105,17 @@ WRONG_LINES = {
         "wrong-power: mean's term divided": (
             "via_mean = dxhat.mean(axis=axes, keepdims=True) / std"
         ),
-        "wrong-axis: mean's term": "via_mean = dxhat.mean()",
-        "wrong-broadcast": "via_mean = dxhat.mean(axis=axes)",
-        "wrong-axis: without keepdims": "via_mean = dxhat.mean(axis=axes)",
         "detached-mean": "via_mean = 0",
-        "detached-statistics": "via_mean = 0",
-        "sum-instead-of-mean: both terms": (
-            "via_mean = dxhat.sum(axis=axes, keepdims=True)"
-        ),
-        "sum-instead-of-mean: mean's term": (
-            "via_mean = dxhat.sum(axis=axes, keepdims=True)"
-        ),
-        "sign-error: mean's term": "via_mean = -dxhat.mean(axis=axes, keepdims=True)",
-        "sign-error: both terms": "via_mean = -dxhat.mean(axis=axes, keepdims=True)",
-        "wrong-count: n - 1": (
-            "via_mean = dxhat.sum(axis=axes, keepdims=True) / (x.size // mean.size - 1)"
-        ),
-        "wrong-count: axis 0": (
-            "via_mean = dxhat.sum(axis=axes, keepdims=True) / x.shape[0]"
-        ),
-        "wrong-count: axis 1": (
-            "via_mean = dxhat.sum(axis=axes, keepdims=True) / x.shape[1]"
-        ),
     },
     "via_var = (dxhat * xhat).mean(axis=axes, keepdims=True)": {
+        **_average("via_var", "(dxhat * xhat)", "variance's term"),
         "missing-mean: variance's term": (
             "via_var = (dxhat * x / std).mean(axis=axes, keepdims=True)"
         ),
         "missing-gamma: in the averages": (
             "via_var = (dy * xhat).mean(axis=axes, keepdims=True)"
         ),
-        "wrong-count: all values": (
-            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True) / x.size"
-        ),
-        "wrong-count: all values, variance's term": (
-            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True) / x.size"
-        ),
-        "wrong-axis: variance's term": "via_var = (dxhat * xhat).mean()",
-        "wrong-broadcast": "via_var = (dxhat * xhat).mean(axis=axes)",
-        "wrong-axis: without keepdims": "via_var = (dxhat * xhat).mean(axis=axes)",
         "detached-variance": "via_var = 0",
-        "detached-statistics": "via_var = 0",
-        "sum-instead-of-mean: both terms": (
-            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True)"
-        ),
-        "sum-instead-of-mean: variance's term": (
-            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True)"
-        ),
-        "sign-error: variance's term": (
-            "via_var = -(dxhat * xhat).mean(axis=axes, keepdims=True)"
-        ),
-        "sign-error: both terms": (
-            "via_var = -(dxhat * xhat).mean(axis=axes, keepdims=True)"
-        ),
         "missing-factor-two": (
             "via_var = (dxhat * xhat).mean(axis=axes, keepdims=True) / 2"
         ),
@@ -131,16 +129,6 @@ WRONG_LINES = {
         "unbiased-variance: in the gradient": (
             "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True)"
             " / (x.size // mean.size - 1)"
-        ),
-        "wrong-count: n - 1": (
-            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True)"
-            " / (x.size // mean.size - 1)"
-        ),
-        "wrong-count: axis 0": (
-            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True) / x.shape[0]"
-        ),
-        "wrong-count: axis 1": (
-            "via_var = (dxhat * xhat).sum(axis=axes, keepdims=True) / x.shape[1]"
         ),
     },
     "dx = (dxhat - via_mean - xhat * via_var) / std": {
@@ -232,24 +220,9 @@ WRONG_LINES = {
     "std = np.sqrt(var + eps)": {
         "range-instead-of-std": "std = np.ptp(x, axis=axes, keepdims=True) + eps",
         "wrong-eps: replaced": "std = np.where(np.sqrt(var) < eps, 1, np.sqrt(var))",
-        "wrong-eps: any": "std = np.sqrt(var + C)",
-        "wrong-eps: beside": "std = np.sqrt(var + eps + C)",
-        "wrong-eps: any, outside": "std = np.sqrt(var) + C",
-        "wrong-eps: beside, outside": "std = np.sqrt(var + eps) + C",
+        **_root("std", "var"),
         "wrong-power: variance squared": "std = np.sqrt(var**2 + eps)",
-        "missing-eps": "std = np.sqrt(var)",
-        "eps-outside-root": "std = np.sqrt(var) + eps",
         "eps-outside-root: throughout": "std = np.sqrt(var) + eps",
-        "eps-outside-root: two roots": "std = np.sqrt(var) + np.sqrt(eps)",
-        "eps-outside-root: twice": "std = np.sqrt(var + eps) + eps",
-        "variance-instead-of-std": "std = var + eps",
-        "variance-instead-of-std: without eps": "std = var",
-        "wrong-eps: own": "std = np.sqrt(var + 1e-5)",
-        "wrong-eps: tiny": "std = np.sqrt(var + 1e-8)",
-        "wrong-eps: outside": "std = np.sqrt(var) + 1e-8",
-        "wrong-eps: floor": "std = np.sqrt(np.maximum(var, eps))",
-        "wrong-eps: floor of the deviation": "std = np.maximum(np.sqrt(var), eps)",
-        "wrong-eps: squared": "std = np.sqrt(var + eps**2)",
     },
     "xhat = (x - mean) / std": {
         "unscaled-mean": "xhat = x / std",
@@ -286,23 +259,8 @@ WRONG_LINES = {
         "wrong-broadcast": "square = (x**2).mean(axis=axes)",
     },
     "rms = np.sqrt(square + eps)": {
-        "wrong-eps: any": "rms = np.sqrt(square + C)",
-        "wrong-eps: beside": "rms = np.sqrt(square + eps + C)",
-        "wrong-eps: any, outside": "rms = np.sqrt(square) + C",
-        "wrong-eps: beside, outside": "rms = np.sqrt(square + eps) + C",
+        **_root("rms", "square"),
         "wrong-power: square squared": "rms = np.sqrt(square**2 + eps)",
-        "missing-eps": "rms = np.sqrt(square)",
-        "eps-outside-root": "rms = np.sqrt(square) + eps",
-        "eps-outside-root: two roots": "rms = np.sqrt(square) + np.sqrt(eps)",
-        "eps-outside-root: twice": "rms = np.sqrt(square + eps) + eps",
-        "variance-instead-of-std": "rms = square + eps",
-        "variance-instead-of-std: without eps": "rms = square",
-        "wrong-eps: own": "rms = np.sqrt(square + 1e-5)",
-        "wrong-eps: tiny": "rms = np.sqrt(square + 1e-8)",
-        "wrong-eps: outside": "rms = np.sqrt(square) + 1e-8",
-        "wrong-eps: floor": "rms = np.sqrt(np.maximum(square, eps))",
-        "wrong-eps: floor of the deviation": "rms = np.maximum(np.sqrt(square), eps)",
-        "wrong-eps: squared": "rms = np.sqrt(square + eps**2)",
     },
     "share = counts[:, None] / counts.sum()": {
         "unweighted": "share = np.ones((len(counts), 1)) / len(counts)",
