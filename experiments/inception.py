@@ -183,8 +183,7 @@ class Training(Run):
         (x, _), _, _ = data
         sample = x[::10]
         self.mean, self.std = sample.mean(), sample.std()
-        steps = setting["steps"]
-        self.at = [*range(self.every, steps, self.every), steps]
+        self.at = self.looks(setting["steps"])
         self.model = network(setting).to(x.device)
         self.trained = [machine.together(self.model)]
         weights = [p for p in self.model.parameters() if p.dim() > 1]
@@ -197,6 +196,11 @@ class Training(Run):
         decay = 0.5 ** (setting["halvings"] / setting["steps"])
         self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, decay)
         self.batches = Batches(len(x), setting["shuffling"], setting["seed"])
+
+    @classmethod
+    def looks(cls, steps):
+        """The steps after which a run is looked at: every so many, and the last."""
+        return [*range(cls.every, steps, cls.every), steps]
 
     def prepare(self, images):
         return (images - self.mean) / self.std

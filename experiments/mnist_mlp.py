@@ -168,7 +168,7 @@ class Validated(Training):
         return accuracy(self.model, *self.held_out)
 
     def result(self, records):
-        return {**self.setting, "validation_accuracy": records[-1]}
+        return records[-1]
 
 
 class Observed(Training):

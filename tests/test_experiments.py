@@ -384,12 +384,11 @@ def test_tuned_script(mnist, one_thread, tmp_path, monkeypatch):
     check_tuned(run_small(mnist_tuned, command, tmp_path), [7], 5)
 
 
-def test_the_best_setting_is_chosen_and_among_equals_the_smaller_rate(monkeypatch):
-    small = {"lrs": [0.1, 1.0], "stds": [0.01, 0.1, 0.3]}
-    monkeypatch.setattr(mnist_tuned, "CONFIG", small)
-    best = mnist_tuned.choose([[0.1, 0.9], [0.7, 0.95], [0.2, 0.94]])
+def test_the_best_setting_is_chosen_and_among_equals_the_first():
+    axes = {"lr": [0.1, 1.0], "std": [0.01, 0.1, 0.3]}
+    best = runner.choose([[0.1, 0.7, 0.2], [0.9, 0.95, 0.94]], **axes)
     assert best == {"lr": 1.0, "std": 0.1, "validation_accuracy": 0.95}
-    best = mnist_tuned.choose([[0.1, 0.9], [0.9, 0.9], [0.9, 0.9]])
+    best = runner.choose([[0.1, 0.9, 0.9], [0.9, 0.9, 0.9]], **axes)
     assert best == {"lr": 0.1, "std": 0.1, "validation_accuracy": 0.9}
 
 
