@@ -12,7 +12,8 @@ A few seconds per run of the sweep, about 12 s per longer run, on one idle core.
 """
 
 import copy
-from itertools import pairwise, product
+from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
@@ -82,26 +83,14 @@ DEFINITIONS = {
 
 def network(activation, kind, seed):
     """The network; all kinds have the same initial weights."""
-    generator = torch.Generator().manual_seed(seed)
     method, _, where = kind.rpartition("_")
-    options = {"eps": CONFIG["eps"], "momentum": CONFIG["running_momentum"]}
-    layers = []
-    for fan_in, fan_out in pairwise([784, *CONFIG["hidden"], 10]):
-        hidden = fan_out != 10
-        linear = nn.Linear(fan_in, fan_out, bias=not hidden or where != "before")
-        scale = (GAINS[activation] if hidden else 1.0) * fan_in**-0.5
-        nn.init.normal_(linear.weight, std=scale, generator=generator)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-        layers.append(linear)
-        if hidden:
-            block = [ACTIVATIONS[activation]()]
-            if method:
-                affine = method == "batch_norm"
-                norm = nn.BatchNorm1d(fan_out, affine=affine, **options)
-                block.insert(0 if where == "before" else 1, norm)
-            layers += block
-    return nn.Sequential(*layers)
+    norm = partial(mnist_mlp.batch_norm, affine=method == "batch_norm")
+
+    def scale(fan_in, hidden):
+        return (GAINS[activation] if hidden else 1.0) * fan_in**-0.5
+
+    how = norm if method else None, where == "after", ACTIVATIONS[activation]
+    return mnist_mlp.stack(seed, scale, *how)
 
 
 class Standardized(Training):
