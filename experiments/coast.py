@@ -10,7 +10,6 @@ that are scaled and those that learn are chosen apart, which tells what each doe
 All scales and rates of one seed are trained at once; that takes a few seconds.
 """
 
-import argparse
 import math
 from itertools import pairwise, product
 
@@ -19,7 +18,7 @@ from torch import nn
 
 from bnlib.data import load_digits
 from experiments import runner
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import spread
 from experiments.runner import Run
 
 HIDDEN, OUTPUT = (0, 1), (2,)
@@ -134,9 +133,7 @@ def summarise(runs):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    runner.add_options(parser, RESULTS / "coast.json", steps=300, seeds=(0, 1, 2))
-    options = parser.parse_args(arguments)
+    options = runner.parse(arguments, "coast", __doc__, steps=300, seeds=(0, 1, 2))
     pairs = list(product(options.seeds, ARMS))
     settings = [{"arm": arm, "seed": s, "steps": options.steps} for s, arm in pairs]
     found, seconds = runner.run_all(Coast, settings, load, options)
@@ -144,16 +141,8 @@ def main(arguments=None):
         {"arm": arm, "seed": seed, "coast": coast(accuracy)}
         for (seed, arm), accuracy in zip(pairs, found, strict=True)
     ]
-    facts = {**CONFIG, "steps": options.steps}
-    name = command("coast", options)
-    result = {
-        "provenance": provenance(name, facts, options.seeds, [], seconds=seconds),
-        "definitions": DEFINITIONS,
-        "summary": summarise(runs),
-    }
-    write(options.out, rounded(result))
-    runner.forget(Coast, settings, options)
-    print(f"wrote {options.out.name}")
+    result = {"summary": summarise(runs)}
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, {Coast: settings})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ positions one by one (flat) or their mean (pooled). All at several learning rate
 The five splits of one setting are trained at once; all of it takes a few minutes.
 """
 
-import argparse
 import math
 from itertools import product
 
@@ -19,7 +18,7 @@ from torch import nn
 
 from bnlib.data import load_digits
 from experiments import runner
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import spread
 from experiments.runner import Run
 
 AXES = {"none": None, "per channel": (0, 2, 3), "per pixel": (0,)}
@@ -159,9 +158,7 @@ def summarise(runs):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    runner.add_options(parser, RESULTS / "convolution.json", steps=2400, seeds=(0,))
-    options = parser.parse_args(arguments)
+    options = runner.parse(arguments, "convolution", __doc__, steps=2400, seeds=(0,))
     settings = []
     for seed, arm in product(options.seeds, ARMS):
         steps = of("images_seen", arm) // ARMS[arm].get("batch", CONFIG["batch"])
@@ -173,16 +170,9 @@ def main(arguments=None):
         {**setting, "validation": still, "moved": moved}
         for setting, (still, moved) in zip(settings, found, strict=True)
     ]
-    facts = {**CONFIG, "steps": options.steps}
-    name = command("convolution", options)
-    result = {
-        "provenance": provenance(name, facts, options.seeds, [], seconds=seconds),
-        "definitions": DEFINITIONS,
-        "summary": summarise(runs),
-    }
-    write(options.out, rounded(result))
-    runner.forget(Convolution, settings, options)
-    print(f"wrote {options.out.name}")
+    result = {"summary": summarise(runs)}
+    done = {Convolution: settings}
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, done)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import nn
 
 from bnlib.data import load_fashion_mnist
 from experiments import machine
+from experiments.batches import Batches
 from experiments.runner import Run
 
 HELD_OUT = 5_000  # the last training images, for curves and for choosing settings
@@ -138,41 +139,6 @@ def distort(images, strength):
     return ((images - mean) * contrast + mean + brightness).clamp(0, 1)
 
 
-class Batches:
-    """The indices of 32 images at a time, for ever."""
-
-    def __init__(self, number, shuffling, seed):
-        self.number, self.shuffling = number, shuffling
-        self.generator = torch.Generator().manual_seed(1000 + seed)
-        self._shuffle()
-
-    def _shuffle(self):
-        self.before = self.generator.get_state()
-        number = self.number - self.number % CONFIG["batch"]
-        if self.shuffling == "images":
-            order = torch.randperm(self.number, generator=self.generator)[:number]
-            self.order = order.reshape(-1, CONFIG["batch"])
-        else:
-            groups = torch.arange(number).reshape(-1, CONFIG["batch"])
-            order = torch.randperm(len(groups), generator=self.generator)
-            self.order = groups[order]
-        self.taken = 0
-
-    def __next__(self):
-        if self.taken == len(self.order):
-            self._shuffle()
-        self.taken += 1
-        return self.order[self.taken - 1]
-
-    def state_dict(self):
-        return {"before": self.before, "taken": self.taken}
-
-    def load_state_dict(self, state):
-        self.generator.set_state(state["before"])
-        self._shuffle()
-        self.taken = state["taken"]
-
-
 class Training(Run):
     """Train one network; its setting: PLAIN with other values, seed, steps."""
 
@@ -183,8 +149,7 @@ class Training(Run):
         (x, _), _, _ = data
         sample = x[::10]
         self.mean, self.std = sample.mean(), sample.std()
-        steps = setting["steps"]
-        self.at = [*range(self.every, steps, self.every), steps]
+        self.at = self.looks(setting["steps"])
         self.model = network(setting).to(x.device)
         self.trained = [machine.together(self.model)]
         weights = [p for p in self.model.parameters() if p.dim() > 1]
@@ -196,7 +161,13 @@ class Training(Run):
         self.optimizer = torch.optim.SGD(groups, lr=setting["lr"], momentum=0.9)
         decay = 0.5 ** (setting["halvings"] / setting["steps"])
         self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, decay)
-        self.batches = Batches(len(x), setting["shuffling"], setting["seed"])
+        together = setting["shuffling"] == "batches"
+        self.batches = Batches(len(x), CONFIG["batch"], setting["seed"], together)
+
+    @classmethod
+    def looks(cls, steps):
+        """The steps after which a run is looked at: every so many, and the last."""
+        return [*range(cls.every, steps, cls.every), steps]
 
     def prepare(self, images):
         return (images - self.mean) / self.std

@@ -9,13 +9,12 @@ control, inception_ablation_plain, is the same without batch norm.
 A step takes about 9 ms on one core.
 """
 
-import argparse
 from itertools import product
 
 from experiments import inception, runner
 from experiments.inception import BEFORE, CHANGES, Training
 from experiments.inception_table import VARIANTS
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import rounded, spread
 
 FULL = VARIANTS["BN-x5"]
 ROWS = {
@@ -65,10 +64,7 @@ def summarise(runs):
 
 def undo(name, config, definitions, arguments=None):
     """Train every row, with the norm of config["full"], and write the file `name`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    out = RESULTS / f"{name}.json"
-    runner.add_options(parser, out, steps=5_000, seeds=(0, 1, 2))
-    options = parser.parse_args(arguments)
+    options = runner.parse(arguments, name, __doc__, steps=5_000, seeds=(0, 1, 2))
     pairs = list(product(options.seeds, ROWS))
     own = {"norm": config["full"]["norm"], "steps": options.steps}
     settings = [{**ROWS[row], **own, "seed": seed} for seed, row in pairs]
@@ -77,25 +73,10 @@ def undo(name, config, definitions, arguments=None):
         {"row": row, "seed": seed, **run}
         for (seed, row), run in zip(pairs, found, strict=True)
     ]
-    result = {
-        "provenance": provenance(
-            command(name, options),
-            {**config, "steps": options.steps},
-            options.seeds,
-            ["fashion-mnist"],
-            seconds=seconds,
-        ),
-        "definitions": definitions,
-        "steps": [
-            *range(Training.every, options.steps, Training.every),
-            options.steps,
-        ],
-        "summary": summarise(rounded(runs)),
-        "runs": runs,
-    }
-    write(options.out, rounded(result))
-    runner.forget(Training, settings, options)
-    print(f"wrote {options.out.name}")
+    result = {"steps": Training.looks(options.steps)}
+    result |= {"summary": summarise(rounded(runs)), "runs": runs}
+    done, data = {Training: settings}, ["fashion-mnist"]
+    runner.finish(options, config, definitions, result, seconds, done, data)
 
 
 def main(arguments=None):

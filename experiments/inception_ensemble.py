@@ -8,7 +8,6 @@ Each is BN-x30 with, as in the paper, larger initial weights in some, dropout of
 A step takes about 9 ms on one core.
 """
 
-import argparse
 import statistics
 from itertools import combinations
 
@@ -17,7 +16,7 @@ import torch
 from experiments import inception, runner
 from experiments.inception import Training
 from experiments.inception_table import VARIANTS
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import spread
 
 DIFFERENCES = [
     {"dropout": 0.05, "init_scale": 1, "per_activation": False},
@@ -75,47 +74,28 @@ def ensembles(members):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    out = RESULTS / "inception_ensemble.json"
-    runner.add_options(parser, out, steps=5_000, seeds=(20, 21, 22, 23, 24, 25))
-    options = parser.parse_args(arguments)
-    settings = [
-        {
-            **CONFIG["base"],
-            **DIFFERENCES[i % len(DIFFERENCES)],
-            "seed": seed,
-            "steps": options.steps,
-        }
-        for i, seed in enumerate(options.seeds)
-    ]
+    seeds = 20, 21, 22, 23, 24, 25
+    options = runner.parse(
+        arguments, "inception_ensemble", __doc__, steps=5_000, seeds=seeds
+    )
+    unlike = [DIFFERENCES[i % len(DIFFERENCES)] for i in range(len(options.seeds))]
+    unlike = [{**one, "seed": s} for one, s in zip(unlike, options.seeds, strict=True)]
+    settings = [{**CONFIG["base"], **one, "steps": options.steps} for one in unlike]
     members, seconds = runner.run_all(Member, settings, inception.load, options)
     found = ensembles(members)
     single = [member["test_accuracy"] for member in members]
     result = {
-        "provenance": provenance(
-            command("inception_ensemble", options),
-            {**CONFIG, "steps": options.steps},
-            options.seeds,
-            ["fashion-mnist"],
-            seconds=seconds,
-        ),
-        "definitions": DEFINITIONS,
         "members": [
-            {
-                **DIFFERENCES[i % len(DIFFERENCES)],
-                "seed": seed,
-                "test_accuracy": member["test_accuracy"],
-            }
-            for i, (seed, member) in enumerate(zip(options.seeds, members, strict=True))
+            {**one, "test_accuracy": accuracy}
+            for one, accuracy in zip(unlike, single, strict=True)
         ],
         "single": spread(single),
         "ensemble": found,
         "gain": found[-1]["mean"] - statistics.fmean(single),
         "gain_over_best": found[-1]["mean"] - max(single),
     }
-    write(options.out, rounded(result))
-    runner.forget(Member, settings, options)
-    print(f"wrote {options.out.name}")
+    done, data = {Member: settings}, ["fashion-mnist"]
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, done, data)
 
 
 if __name__ == "__main__":

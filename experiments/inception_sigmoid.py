@@ -10,13 +10,9 @@ its best setting, with other seeds and without batch norm.
 A step takes about 9 ms on one core.
 """
 
-import argparse
-import statistics
-from itertools import product
-
 from experiments import inception, runner
 from experiments.inception import AFTER, PLAIN, Swept, Training
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import rounded, spread
 
 NETWORK = {**PLAIN, **AFTER, "activation": "sigmoid"}
 CONFIG = {
@@ -41,67 +37,38 @@ DEFINITIONS = {
 }
 
 
-def choose(means):
-    """The rule of CONFIG; means[i][j]: mean accuracy at init_scales[i], lrs[j]."""
-    settings = [
-        {"init_scale": scale, "lr": lr, "validation_accuracy": means[i][j]}
-        for i, scale in enumerate(CONFIG["init_scales"])
-        for j, lr in enumerate(CONFIG["lrs"])
-    ]
-    return max(settings, key=lambda setting: setting["validation_accuracy"])
-
-
-def sweep(options):
-    """Try every setting on the held-out images; return the sweep, settings, seconds."""
-    scales, lrs, seeds = CONFIG["init_scales"], CONFIG["lrs"], options.sweep_seeds
-    settings = [
-        {**NETWORK, "init_scale": i, "lr": j, "seed": k, "steps": options.sweep_steps}
-        for i, j, k in product(scales, lrs, seeds)
-    ]
-    found, seconds = runner.run_all(Swept, settings, inception.load, options, "sweep")
-    accuracy = iter(found)
-    grid = [[[next(accuracy) for _ in seeds] for _ in lrs] for _ in scales]
-    means = [[statistics.fmean(seen) for seen in row] for row in grid]
-    swept = {"seeds": seeds, "validation_accuracy": grid}
-    return {**swept, "mean_validation_accuracy": means}, settings, seconds
-
-
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    out = RESULTS / "inception_sigmoid.json"
-    runner.add_options(parser, out, steps=500, seeds=(0, 1, 2))
-    parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[10, 11])
-    parser.add_argument("--sweep-steps", type=runner.positive, default=500)
-    options = parser.parse_args(arguments)
+    options = runner.parse(
+        arguments, "inception_sigmoid", __doc__,
+        steps=500, seeds=(0, 1, 2), sweep_steps=500,
+    )  # fmt: skip
+    axes = {"init_scale": CONFIG["init_scales"], "lr": CONFIG["lrs"]}
 
-    swept, sweep_settings, sweep_seconds = sweep(options)
-    chosen = choose(swept["mean_validation_accuracy"])
-    best = {key: chosen[key] for key in ("init_scale", "lr")}
+    def setting(scale, lr):
+        return {**NETWORK, "init_scale": scale, "lr": lr}
+
+    grid, tried, sweep_seconds = runner.sweep(
+        Swept, inception.load, options, axes.values(), setting
+    )
+    means = grid.mean(-1).tolist()
+    chosen = runner.choose(means, **axes)
+    best = setting(chosen["init_scale"], chosen["lr"])
     seeds, steps = options.seeds, options.steps
-    settings = [{**NETWORK, **best, "seed": s, "steps": steps} for s in seeds]
+    settings = [{**best, "seed": s, "steps": steps} for s in seeds]
     found, seconds = runner.run_all(
         Training, settings, inception.load, options, "longer"
     )
-    facts = {"steps": steps, "sweep_steps": options.sweep_steps}
+    swept = {"seeds": options.sweep_seeds, "validation_accuracy": grid.tolist()}
     result = {
-        "provenance": provenance(
-            command("inception_sigmoid", options),
-            {**CONFIG, **facts},
-            seeds,
-            ["fashion-mnist"],
-            seconds=seconds + sweep_seconds,
-        ),
-        "definitions": DEFINITIONS,
-        "sweep": swept,
+        "sweep": {**swept, "mean_validation_accuracy": means},
         "chosen": chosen,
-        "steps": [*range(Training.every, steps, Training.every), steps],
+        "steps": Training.looks(steps),
         "test_accuracy": spread(rounded([run["test_accuracy"] for run in found])),
         "runs": [{"seed": s, **run} for s, run in zip(seeds, found, strict=True)],
     }
-    write(options.out, rounded(result))
-    runner.forget(Swept, sweep_settings, options)
-    runner.forget(Training, settings, options)
-    print(f"wrote {options.out.name}")
+    done, data = {Swept: tried, Training: settings}, ["fashion-mnist"]
+    seconds += sweep_seconds
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, done, data)
 
 
 if __name__ == "__main__":

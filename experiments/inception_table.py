@@ -12,13 +12,14 @@ chosen on held-out images, never on the test images.
 A step takes about 9 ms on one core.
 """
 
-import argparse
 import statistics
 from itertools import product
 
+import numpy as np
+
 from experiments import inception, runner
 from experiments.inception import AFTER, BEFORE, PLAIN, Swept, Training
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import rounded, spread
 
 RECIPES = {"before": BEFORE, "after": AFTER}
 KINDS = {
@@ -75,16 +76,6 @@ DEFINITIONS = {
 }
 
 
-def choose(swept):
-    """The rule of CONFIG; swept[recipe][j]: mean accuracy at lrs[j]."""
-    settings = [
-        {"lr": lr, "recipe": recipe, "validation_accuracy": swept[recipe][j]}
-        for j, lr in enumerate(CONFIG["lrs"])
-        for recipe in RECIPES
-    ]
-    return max(settings, key=lambda setting: setting["validation_accuracy"])
-
-
 def median_step(steps):
     """The median of some steps, of which those never reached (None) are the largest."""
     middle = sorted(steps, key=lambda step: float("inf") if step is None else step)
@@ -119,37 +110,39 @@ def summarise(at, runs):
     return {"target": target, "steps_to_best": its_best, "variants": summary}
 
 
+def by_kind(grid):
+    """{kind: {recipe: ...}} of an array whose first two axes these are."""
+    rows = zip(KINDS, grid.tolist(), strict=True)
+    return {kind: dict(zip(RECIPES, row, strict=True)) for kind, row in rows}
+
+
 def sweep(options):
     """Try every rate on the held-out images; return the sweep, settings, seconds."""
-    lrs, seeds = CONFIG["lrs"], options.sweep_seeds
-    settings = [
-        {**KINDS[kind], **RECIPES[r], "lr": lr, "seed": s, "steps": options.sweep_steps}
-        for kind, r, lr, s in product(KINDS, RECIPES, lrs, seeds)
-    ]
-    found, seconds = runner.run_all(Swept, settings, inception.load, options, "sweep")
-    accuracy = iter(found)
-    grid = {
-        kind: {r: [[next(accuracy) for _ in seeds] for _ in lrs] for r in RECIPES}
-        for kind in KINDS
-    }
-    means = {
-        kind: {r: [statistics.fmean(row) for row in grid[kind][r]] for r in RECIPES}
-        for kind in KINDS
-    }
-    swept = {"lrs": lrs, "seeds": seeds, "validation_accuracy": grid}
-    return {**swept, "mean_validation_accuracy": means}, settings, seconds
+    lrs = CONFIG["lrs"]
+
+    def setting(kind, recipe, lr):
+        return {**KINDS[kind], **RECIPES[recipe], "lr": lr}
+
+    grid, settings, seconds = runner.sweep(
+        Swept, inception.load, options, (KINDS, RECIPES, lrs), setting
+    )
+    swept = {"lrs": lrs, "seeds": options.sweep_seeds}
+    swept["validation_accuracy"] = by_kind(grid)
+    swept["mean_validation_accuracy"] = by_kind(grid.mean(-1))
+    return swept, settings, seconds
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    out = RESULTS / "inception_table.json"
-    runner.add_options(parser, out, steps=5_000, seeds=(0, 1, 2))
-    parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[10, 11])
-    parser.add_argument("--sweep-steps", type=runner.positive, default=1_000)
-    options = parser.parse_args(arguments)
-
-    swept, sweep_settings, sweep_seconds = sweep(options)
-    chosen = {k: choose(swept["mean_validation_accuracy"][k]) for k in KINDS}
+    options = runner.parse(
+        arguments, "inception_table", __doc__,
+        steps=5_000, seeds=(0, 1, 2), sweep_steps=1_000,
+    )  # fmt: skip
+    swept, tried, sweep_seconds = sweep(options)
+    of = {"lr": CONFIG["lrs"], "recipe": RECIPES}  # the smaller lr comes first
+    chosen = {
+        kind: runner.choose(np.transpose(list(means.values())), **of)
+        for kind, means in swept["mean_validation_accuracy"].items()
+    }
     variants = dict(VARIANTS)
     for name, kind in TUNED.items():
         best = chosen[kind]
@@ -163,27 +156,12 @@ def main(arguments=None):
         {"variant": name, "seed": seed, **found[once.index(setting)]}
         for (seed, name), setting in zip(pairs, settings, strict=True)
     ]
-    at = [*range(Training.every, options.steps, Training.every), options.steps]
-    facts = {"steps": options.steps, "sweep_steps": options.sweep_steps}
-    result = {
-        "provenance": provenance(
-            command("inception_table", options),
-            {**CONFIG, **facts},
-            options.seeds,
-            ["fashion-mnist"],
-            seconds=seconds + sweep_seconds,
-        ),
-        "definitions": DEFINITIONS,
-        "sweep": swept,
-        "chosen": chosen,
-        "steps": at,
-        "summary": summarise(at, rounded(runs)),
-        "runs": runs,
-    }
-    write(options.out, rounded(result))
-    runner.forget(Swept, sweep_settings, options)
-    runner.forget(Training, once, options)
-    print(f"wrote {options.out.name}")
+    at = Training.looks(options.steps)
+    result = {"sweep": swept, "chosen": chosen, "steps": at}
+    result |= {"summary": summarise(at, rounded(runs)), "runs": runs}
+    done, data = {Swept: tried, Training: once}, ["fashion-mnist"]
+    seconds += sweep_seconds
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, done, data)
 
 
 if __name__ == "__main__":

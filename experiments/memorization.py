@@ -10,16 +10,14 @@ regularize.
 The eight splits of one setting are trained at once; all of it takes a few minutes.
 """
 
-import argparse
 import math
 from itertools import pairwise, product
 
 import torch
 from torch import nn
 
-from bnlib.data import load_digits
 from experiments import runner
-from experiments.provenance import RESULTS, command, provenance, rounded, write
+from experiments.coast import load
 from experiments.runner import Run
 
 ARMS = {
@@ -143,16 +141,8 @@ class Splits(Run):
         )
 
 
-def load():
-    digits = load_digits()
-    images = torch.from_numpy(digits.x_train).float().flatten(1)
-    return images, torch.from_numpy(digits.y_train)
-
-
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    runner.add_options(parser, RESULTS / "memorization.json", steps=4000, seeds=(0,))
-    options = parser.parse_args(arguments)
+    options = runner.parse(arguments, "memorization", __doc__, steps=4000, seeds=(0,))
     keys = list(product(options.seeds, CONFIG["wrong"], ARMS, CONFIG["rates"]))
     names = "seed", "wrong", "arm", "rate"
     settings = [dict(zip(names, key, strict=True)) for key in keys]
@@ -163,16 +153,8 @@ def main(arguments=None):
         {name: setting[name] for name in names} | one
         for setting, one in zip(settings, found, strict=True)
     ]
-    facts = {**CONFIG, "steps": options.steps}
-    name = command("memorization", options)
-    result = {
-        "provenance": provenance(name, facts, options.seeds, [], seconds=seconds),
-        "definitions": DEFINITIONS,
-        "runs": runs,
-    }
-    write(options.out, rounded(result))
-    runner.forget(Splits, settings, options)
-    print(f"wrote {options.out.name}")
+    result = {"runs": runs}
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, {Splits: settings})
 
 
 if __name__ == "__main__":

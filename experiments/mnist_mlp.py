@@ -12,6 +12,7 @@ from torch import nn
 
 from bnlib.data import load_mnist
 from experiments import machine
+from experiments.batches import Batches
 from experiments.runner import Run
 
 CONFIG = {
@@ -41,59 +42,43 @@ def load():
     return tensors(x, y), tensors(x_test, y_test)
 
 
+def stack(seed, scale, norm=None, after=False, nonlinearity=nn.Sigmoid):
+    """The network, with a norm before the nonlinearities, behind them, or none.
+
+    scale : of the initial weights, a function of fan_in and of whether there is a
+    nonlinearity. norm : a function of the number of units. One seed, one start.
+    """
+    generator, layers = torch.Generator().manual_seed(seed), []
+    for fan_in, fan_out in pairwise([784, *CONFIG["hidden"], 10]):
+        hidden = fan_out != 10
+        centred = hidden and norm is not None and not after  # then a bias does nothing
+        linear = nn.Linear(fan_in, fan_out, bias=not centred)
+        std = scale(fan_in, hidden)
+        nn.init.normal_(linear.weight, std=std, generator=generator)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+        block = [nonlinearity()] if hidden else []
+        if hidden and norm is not None:
+            block.insert(1 if after else 0, norm(fan_out))
+        layers += [linear, *block]
+    return nn.Sequential(*layers)
+
+
+def batch_norm(units, **more):
+    options = {"eps": CONFIG["eps"], "momentum": CONFIG["running_momentum"]}
+    return nn.BatchNorm1d(units, **options, **more)
+
+
 def network(kind, seed, std):
     """The network; the two kinds have the same initial weights.
 
     std : the standard deviation of the initial weights, or FAN_IN.
     """
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [784, *CONFIG["hidden"], 10]
-    layers = []
-    for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        last = number == len(CONFIG["hidden"])
-        linear = nn.Linear(fan_in, fan_out, bias=last or kind == "baseline")
-        scale = fan_in**-0.5 if std == FAN_IN else std
-        nn.init.normal_(linear.weight, std=scale, generator=generator)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-        layers.append(linear)
-        if not last and kind == "batch_norm":
-            options = {"eps": CONFIG["eps"], "momentum": CONFIG["running_momentum"]}
-            layers.append(nn.BatchNorm1d(fan_out, **options))
-        if not last:
-            layers.append(nn.Sigmoid())
-    return nn.Sequential(*layers)
 
+    def scale(fan_in, _):
+        return fan_in**-0.5 if std == FAN_IN else std
 
-class Batches:
-    """Batches for ever: each epoch in a new order, the same for both networks."""
-
-    def __init__(self, x, y, seed):
-        self.x, self.y = x, y
-        self.generator = torch.Generator().manual_seed(1000 + seed)
-        self._shuffle()
-
-    def _shuffle(self):
-        self.before = self.generator.get_state()
-        order = torch.randperm(len(self.x), generator=self.generator)
-        parts = order.split(CONFIG["batch"])
-        self.order = [part for part in parts if len(part) == CONFIG["batch"]]
-        self.taken = 0
-
-    def __next__(self):
-        if self.taken == len(self.order):
-            self._shuffle()
-        chosen = machine.part(self.order[self.taken])
-        self.taken += 1
-        return self.x[chosen], self.y[chosen]
-
-    def state_dict(self):
-        return {"before": self.before, "taken": self.taken}
-
-    def load_state_dict(self, state):
-        self.generator.set_state(state["before"])
-        self._shuffle()
-        self.taken = state["taken"]
+    return stack(seed, scale, batch_norm if kind == "batch_norm" else None)
 
 
 def accuracy(model, images, labels):
@@ -145,7 +130,8 @@ class Training(Run):
         self.model = self.build().to(x.device)
         self.trained = [machine.together(self.model)]
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=setting["lr"])
-        self.batches = Batches(*self.train, setting["seed"])
+        count, size = len(self.train[0]), CONFIG["batch"]
+        self.batches = Batches(count, size, setting["seed"])
 
     def build(self):
         """The network to train."""
@@ -153,7 +139,8 @@ class Training(Run):
         return network(setting["network"], setting["seed"], setting["std"])
 
     def update(self):
-        images, labels = next(self.batches)
+        chosen = machine.part(next(self.batches))
+        images, labels = (part[chosen] for part in self.train)
         self.optimizer.zero_grad()
         (trained,) = self.trained
         output = trained.train()(images)
@@ -168,7 +155,7 @@ class Validated(Training):
         return accuracy(self.model, *self.held_out)
 
     def result(self, records):
-        return {**self.setting, "validation_accuracy": records[-1]}
+        return records[-1]
 
 
 class Observed(Training):

@@ -9,11 +9,9 @@ beforehand, for both networks. Nothing is chosen on the test images.
 About 45 s per run on one core, two runs (with and without) per seed.
 """
 
-import argparse
-
 from experiments import mnist_mlp, runner
 from experiments.mnist_mlp import NETWORKS, Observed
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import spread
 
 CONFIG = {
     **mnist_mlp.CONFIG,
@@ -69,9 +67,7 @@ def summarise(at, runs):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    runner.add_options(parser, RESULTS / "mnist_percentiles.json", steps=50_000)
-    options = parser.parse_args(arguments)
+    options = runner.parse(arguments, "mnist_percentiles", __doc__, steps=50_000)
     common = {
         "lr": CONFIG["lr"],
         "std": CONFIG["init_std"],
@@ -85,19 +81,9 @@ def main(arguments=None):
     ]
     runs, seconds = runner.run_all(Observed, settings, mnist_mlp.load, options)
     at = [step for step in Observed.recorded if step < options.steps] + [options.steps]
-    config = {**CONFIG, "steps": options.steps}
-    again = command("mnist_percentiles", options)
-    facts = provenance(again, config, options.seeds, ["mnist"], seconds=seconds)
-    result = {
-        "provenance": facts,
-        "definitions": DEFINITIONS,
-        "steps": at,
-        "summary": summarise(at, runs),
-        "runs": runs,
-    }
-    write(options.out, rounded(result))
-    runner.forget(Observed, settings, options)
-    print(f"wrote {options.out.name}")
+    result = {"steps": at, "summary": summarise(at, runs), "runs": runs}
+    done = {Observed: settings}
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, done, ["mnist"])
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ chosen on the held-out images, never on the test images.
 The sweep takes about 8 s per run on one core, the longer runs about 45 s.
 """
 
-import argparse
 import statistics
 from itertools import product
 
+import numpy as np
+
 from experiments import mnist_mlp, runner
 from experiments.mnist_mlp import FAN_IN, NETWORKS, Timed, Validated, load
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import spread
 
 IMAGES = 60_000 - mnist_mlp.HELD_OUT
 UNTUNED = {"lr": 0.1, "std": 0.1}
@@ -62,16 +63,6 @@ DEFINITIONS = {
 }
 
 
-def choose(grid):
-    """The rule of CONFIG; grid[i][j]: mean accuracy at stds[i], lrs[j]."""
-    settings = [
-        {"lr": lr, "std": std, "validation_accuracy": grid[i][j]}
-        for j, lr in enumerate(CONFIG["lrs"])
-        for i, std in enumerate(CONFIG["stds"])
-    ]
-    return max(settings, key=lambda setting: setting["validation_accuracy"])
-
-
 def steps_to(level, steps, runs):
     """The first recorded step at which each run has that test accuracy."""
     first = []
@@ -110,29 +101,26 @@ def summarise(steps, runs):
 
 def sweep(options):
     """Try every setting on the held-out images; return the sweep and its seconds."""
-    common = {"images": IMAGES, "steps": options.sweep_steps}
-    lrs, stds, seeds = CONFIG["lrs"], CONFIG["stds"], options.sweep_seeds
-    settings = [
-        {"network": kind, "std": std, "lr": lr, "seed": seed, **common}
-        for kind, std, lr, seed in product(NETWORKS, stds, lrs, seeds)
+    lrs, stds = CONFIG["lrs"], CONFIG["stds"]
+
+    def setting(kind, std, lr):
+        return {"network": kind, "std": std, "lr": lr, "images": IMAGES}
+
+    grid, settings, seconds = runner.sweep(
+        Validated, load, options, (NETWORKS, stds, lrs), setting
+    )
+    means = grid.mean(-1)
+    robustness = [
+        {str(level): (mean >= level).mean().item() for level in (0.2, *LEVELS)}
+        for mean in means
     ]
-    runs, seconds = runner.run_all(Validated, settings, load, options, "sweep")
-    accuracy = iter([run["validation_accuracy"] for run in runs])
-    grids, means, robustness = {}, {}, {}
-    for kind in NETWORKS:
-        grids[kind] = [[[next(accuracy) for _ in seeds] for _ in lrs] for _ in stds]
-        means[kind] = [[statistics.fmean(seen) for seen in row] for row in grids[kind]]
-        robustness[kind] = {
-            str(level): statistics.fmean(m >= level for row in means[kind] for m in row)
-            for level in (0.2, *LEVELS)
-        }
     found = {
         "lrs": lrs,
         "stds": stds,
-        "seeds": seeds,
-        "validation_accuracy": grids,
-        "mean_validation_accuracy": means,
-        "robustness": robustness,
+        "seeds": options.sweep_seeds,
+        "validation_accuracy": dict(zip(NETWORKS, grid.tolist(), strict=True)),
+        "mean_validation_accuracy": dict(zip(NETWORKS, means.tolist(), strict=True)),
+        "robustness": dict(zip(NETWORKS, robustness, strict=True)),
     }
     return found, settings, seconds
 
@@ -158,38 +146,21 @@ def longer_runs(options, chosen):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    runner.add_options(parser, RESULTS / "mnist_tuned.json", steps=50_000)
-    parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[10, 11])
-    parser.add_argument("--sweep-steps", type=runner.positive, default=10_000)
-    options = parser.parse_args(arguments)
-
-    swept, sweep_settings, sweep_seconds = sweep(options)
-    chosen = {k: choose(swept["mean_validation_accuracy"][k]) for k in NETWORKS}
+    options = runner.parse(
+        arguments, "mnist_tuned", __doc__, steps=50_000, sweep_steps=10_000
+    )
+    swept, tried, sweep_seconds = sweep(options)
+    rates = {"lr": CONFIG["lrs"], "std": CONFIG["stds"]}  # the smaller lr comes first
+    chosen = {
+        kind: runner.choose(np.transpose(means), **rates)
+        for kind, means in swept["mean_validation_accuracy"].items()
+    }
     runs, settings, seconds = longer_runs(options, chosen)
     steps = [s for s in Timed.recorded if s < options.steps] + [options.steps]
-
-    facts = {"steps": options.steps, "sweep_steps": options.sweep_steps}
-    seconds += sweep_seconds
-    result = {
-        "provenance": provenance(
-            command("mnist_tuned", options),
-            {**CONFIG, **facts},
-            options.seeds,
-            ["mnist"],
-            seconds=seconds,
-        ),
-        "definitions": DEFINITIONS,
-        "sweep": swept,
-        "chosen": chosen,
-        "steps": steps,
-        "summary": summarise(steps, runs),
-        "runs": runs,
-    }
-    write(options.out, rounded(result))
-    runner.forget(Validated, sweep_settings, options)
-    runner.forget(Timed, settings, options)
-    print(f"wrote {options.out.name}")
+    result = {"sweep": swept, "chosen": chosen, "steps": steps}
+    result |= {"summary": summarise(steps, runs), "runs": runs}
+    done, seconds = {Validated: tried, Timed: settings}, seconds + sweep_seconds
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, done, ["mnist"])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Runs that can be stopped at any time and end with the same numbers.
 
 A *run* is one network, one seed, one setting. A script describes it as a subclass of
-`Run`, lists the settings, and calls `run_all`; `start(main)` around its `main` turns
-whatever stops it into one message. While a run lasts, a checkpoint is written every few
-seconds; when it is finished, its result. The same command, given again, continues.
-Once the results file is written, `forget` removes what is no longer needed.
+`Run`, lists the settings, and calls `run_all`, between `parse` and `finish`;
+`start(main)` around its `main` turns whatever stops it into one message. While a run
+lasts, a checkpoint is written every few seconds; when it is finished, its result. The
+same command, given again, continues; `finish` removes what is no longer needed.
 """
 
 import argparse
@@ -22,12 +22,15 @@ import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from experiments import machine
+from experiments.provenance import RESULTS, command, provenance, rounded, write
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 SAVE_EVERY = 10.0  # seconds of training that a power cut may cost
@@ -205,6 +208,32 @@ def run_all(kind, settings, load, options, label="runs"):
     return [run["result"] for run in found], sum(run["seconds"] for run in found)
 
 
+def sweep(kind, load, options, axes, setting):
+    """Make a run for every combination of values and every seed of the sweep.
+
+    axes : lists of values. setting : a function of a value of each, returns the rest of
+    the setting. Returns the results, numbers, as an array with an axis for each of
+    `axes` and one for the seeds; the settings; and the seconds of all.
+    """
+    axes = *axes, options.sweep_seeds
+    settings = [
+        {**setting(*values), "seed": seed, "steps": options.sweep_steps}
+        for *values, seed in product(*axes)
+    ]
+    found, seconds = run_all(kind, settings, load, options, "sweep")
+    return np.reshape(found, [len(axis) for axis in axes]), settings, seconds
+
+
+def choose(means, **axes):
+    """The best setting on held-out images; among equals the first one.
+
+    means : nested lists of accuracies. axes : by name, what their axes stand for.
+    """
+    values = list(product(*axes.values()))[np.argmax(means)]
+    best = {"validation_accuracy": np.max(means).item()}
+    return dict(zip(axes, values, strict=True)) | best
+
+
 def _one_by_one(kind, settings, load, paths, jobs, progress):
     data = load()
     return [
@@ -324,6 +353,36 @@ def add_options(parser, out, *, steps, seeds=(0, 1, 2, 3, 4)):
     add("--checkpoints", type=Path, default=CHECKPOINTS, help=text)
     text = "leave finished runs there after the results file is written"
     add("--keep", action="store_true", help=text)
+
+
+def parse(arguments, script, about, *, sweep_steps=None, **usual):
+    """The options of a script, of which `about` is the docstring.
+
+    sweep_steps : as many in each run of the sweep, if there is one. usual : see
+    `add_options`.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    add_options(parser, RESULTS / f"{script}.json", **usual)
+    if sweep_steps:
+        parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[10, 11])
+        parser.add_argument("--sweep-steps", type=positive, default=sweep_steps)
+    parser.set_defaults(script=script)
+    return parser.parse_args(arguments)
+
+
+def finish(options, config, definitions, result, seconds, runs, datasets=()):
+    """Write a result, with how it came about, and forget its runs.
+
+    runs : the settings of each kind of run. datasets : see `provenance`.
+    """
+    given = {key: value for key, value in vars(options).items() if "steps" in key}
+    again, facts = command(options.script, options), {**config, **given}
+    how = provenance(again, facts, options.seeds, datasets, seconds=seconds)
+    result = {"provenance": how, "definitions": definitions, **result}
+    write(options.out, rounded(result))
+    for kind, settings in runs.items():
+        forget(kind, settings, options)
+    print(f"wrote {options.out.name}")
 
 
 def start(main):

@@ -11,10 +11,9 @@ best on held-out images, and is then trained longer with other seeds.
 A few seconds per run of the sweep, about 12 s per longer run, on one idle core.
 """
 
-import argparse
 import copy
-import statistics
-from itertools import pairwise, product
+from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
@@ -22,7 +21,7 @@ from torch import nn
 from experiments import mnist_mlp, runner
 from experiments.mnist_mlp import Training, accuracy, load
 from experiments.mnist_tuned import IMAGES, steps_to
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import spread
 
 ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 NETWORKS = (
@@ -84,26 +83,14 @@ DEFINITIONS = {
 
 def network(activation, kind, seed):
     """The network; all kinds have the same initial weights."""
-    generator = torch.Generator().manual_seed(seed)
     method, _, where = kind.rpartition("_")
-    options = {"eps": CONFIG["eps"], "momentum": CONFIG["running_momentum"]}
-    layers = []
-    for fan_in, fan_out in pairwise([784, *CONFIG["hidden"], 10]):
-        hidden = fan_out != 10
-        linear = nn.Linear(fan_in, fan_out, bias=not hidden or where != "before")
-        scale = (GAINS[activation] if hidden else 1.0) * fan_in**-0.5
-        nn.init.normal_(linear.weight, std=scale, generator=generator)
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-        layers.append(linear)
-        if hidden:
-            block = [ACTIVATIONS[activation]()]
-            if method:
-                affine = method == "batch_norm"
-                norm = nn.BatchNorm1d(fan_out, affine=affine, **options)
-                block.insert(0 if where == "before" else 1, norm)
-            layers += block
-    return nn.Sequential(*layers)
+    norm = partial(mnist_mlp.batch_norm, affine=method == "batch_norm")
+
+    def scale(fan_in, hidden):
+        return (GAINS[activation] if hidden else 1.0) * fan_in**-0.5
+
+    how = norm if method else None, where == "after", ACTIVATIONS[activation]
+    return mnist_mlp.stack(seed, scale, *how)
 
 
 class Standardized(Training):
@@ -114,14 +101,8 @@ class Standardized(Training):
         return network(setting["activation"], setting["network"], setting["seed"])
 
 
-class Validated(Standardized):
+class Validated(Standardized, mnist_mlp.Validated):
     """A run of the sweep: its accuracy on the held-out images when it ends."""
-
-    def measure(self):
-        return accuracy(self.model, *self.held_out)
-
-    def result(self, records):
-        return {**self.setting, "validation_accuracy": records[-1]}
 
 
 class Observed(Standardized):
@@ -206,55 +187,41 @@ def summarise(steps, runs):
     return summary
 
 
-def choose(means):
-    """The rule of CONFIG; means[i]: mean validation accuracy at lrs[i]."""
-    pairs = zip(CONFIG["lrs"], means, strict=True)
-    settings = [{"lr": lr, "validation_accuracy": mean} for lr, mean in pairs]
-    return max(settings, key=lambda setting: setting["validation_accuracy"])
+def by_network(grid):
+    """{activation: {network: ...}} of an array whose first two axes these are."""
+    rows = zip(ACTIVATIONS, grid.tolist(), strict=True)
+    return {name: dict(zip(NETWORKS, row, strict=True)) for name, row in rows}
 
 
 def sweep(options):
     """Try every learning rate on the held-out images."""
-    lrs, seeds = CONFIG["lrs"], options.sweep_seeds
-    common = {"images": IMAGES, "steps": options.sweep_steps}
-    settings = [
-        {"activation": activation, "network": kind, "lr": lr, "seed": seed, **common}
-        for activation, kind, lr, seed in product(ACTIVATIONS, NETWORKS, lrs, seeds)
-    ]
-    runs, seconds = runner.run_all(Validated, settings, load, options, "sweep")
-    seen = iter([run["validation_accuracy"] for run in runs])
-    grids = {
-        activation: {
-            kind: [[next(seen) for _ in seeds] for _ in lrs] for kind in NETWORKS
-        }
-        for activation in ACTIVATIONS
-    }
-    means = {
-        activation: {
-            kind: [statistics.fmean(values) for values in grid]
-            for kind, grid in of_kind.items()
-        }
-        for activation, of_kind in grids.items()
-    }
+    lrs = CONFIG["lrs"]
+
+    def setting(activation, kind, lr):
+        return {"activation": activation, "network": kind, "lr": lr, "images": IMAGES}
+
+    grid, settings, seconds = runner.sweep(
+        Validated, load, options, (ACTIVATIONS, NETWORKS, lrs), setting
+    )
     found = {
         "lrs": lrs,
-        "seeds": seeds,
-        "validation_accuracy": grids,
-        "mean_validation_accuracy": means,
+        "seeds": options.sweep_seeds,
+        "validation_accuracy": by_network(grid),
+        "mean_validation_accuracy": by_network(grid.mean(-1)),
     }
     return found, settings, seconds
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    runner.add_options(parser, RESULTS / "standardization.json", steps=10_000)
-    parser.add_argument("--sweep-seeds", type=int, nargs="+", default=[10, 11])
-    parser.add_argument("--sweep-steps", type=runner.positive, default=3_000)
-    options = parser.parse_args(arguments)
-
-    swept, sweep_settings, sweep_seconds = sweep(options)
+    options = runner.parse(
+        arguments, "standardization", __doc__, steps=10_000, sweep_steps=3_000
+    )
+    swept, tried, sweep_seconds = sweep(options)
     chosen = {
-        activation: {kind: choose(means) for kind, means in of_kind.items()}
+        activation: {
+            kind: runner.choose(means, lr=CONFIG["lrs"])
+            for kind, means in of_kind.items()
+        }
         for activation, of_kind in swept["mean_validation_accuracy"].items()
     }
     settings = [
@@ -270,28 +237,10 @@ def main(arguments=None):
     ]
     runs, seconds = runner.run_all(Observed, settings, load, options, "longer runs")
     steps = [s for s in Observed.recorded if s < options.steps] + [options.steps]
-
-    facts = {"steps": options.steps, "sweep_steps": options.sweep_steps}
-    seconds += sweep_seconds
-    result = {
-        "provenance": provenance(
-            command("standardization", options),
-            {**CONFIG, **facts},
-            options.seeds,
-            ["mnist"],
-            seconds=seconds,
-        ),
-        "definitions": DEFINITIONS,
-        "sweep": swept,
-        "chosen": chosen,
-        "steps": steps,
-        "summary": summarise(steps, runs),
-        "runs": runs,
-    }
-    write(options.out, rounded(result))
-    runner.forget(Validated, sweep_settings, options)
-    runner.forget(Observed, settings, options)
-    print(f"wrote {options.out.name}")
+    result = {"sweep": swept, "chosen": chosen, "steps": steps}
+    result |= {"summary": summarise(steps, runs), "runs": runs}
+    done, seconds = {Validated: tried, Observed: settings}, seconds + sweep_seconds
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, done, ["mnist"])
 
 
 if __name__ == "__main__":

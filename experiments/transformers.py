@@ -10,7 +10,6 @@ one of four learning rates.
 About 4 s per run on one idle core.
 """
 
-import argparse
 import hashlib
 import math
 import statistics
@@ -21,7 +20,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from experiments import runner
-from experiments.provenance import RESULTS, command, provenance, rounded, write
 from experiments.runner import Run
 
 PLACES = ("post", "pre")
@@ -238,56 +236,35 @@ def best(losses):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    path = RESULTS / "transformers.json"
-    runner.add_options(parser, path, steps=150, seeds=(0, 1, 2))
-    options = parser.parse_args(arguments)
-    seeds, steps = options.seeds, options.steps
+    options = runner.parse(
+        arguments, "transformers", __doc__, steps=150, seeds=(0, 1, 2)
+    )
+    seeds, lrs = options.seeds, CONFIG["lrs"]
+    place, warm_up = CONFIG["constant_place"], CONFIG["arm_warm_up"]
     own = [
-        {"place": place, "lr": lr, "warm_up": n, "seed": seed, "steps": steps}
-        for place, lr, n, seed in product(
-            PLACES, CONFIG["map_lrs"], CONFIG["warm_ups"], seeds
-        )
+        {"place": place, "lr": lr, "warm_up": n}
+        for place, lr, n in product(PLACES, CONFIG["map_lrs"], CONFIG["warm_ups"])
     ]
-    warm_up = CONFIG["arm_warm_up"]
-    own += [
-        {"arm": arm, "lr": lr, "warm_up": warm_up, "seed": seed, "steps": steps}
-        for arm, lr, seed in product(ARMS, CONFIG["lrs"], seeds)
-    ]
-    own += [
-        {"place": CONFIG["constant_place"], "lr": lr, "warm_up": 0, "seed": seed}
-        | {"steps": steps}
-        for lr, seed in product(CONFIG["constant_lrs"], seeds)
-    ]
+    own += [{"arm": a, "lr": lr, "warm_up": warm_up} for a, lr in product(ARMS, lrs)]
+    own += [{"place": place, "lr": lr, "warm_up": 0} for lr in CONFIG["constant_lrs"]]
+    own = [{**s, "seed": k, "steps": options.steps} for s, k in product(own, seeds)]
     found, seconds = runner.run_all(Trained, own, load, options)
-    losses = iter(found)
+    losses = iter([found[k : k + len(seeds)] for k in range(0, len(found), len(seeds))])
     of_map = {
-        place: [
-            [[next(losses) for _ in seeds] for _ in CONFIG["warm_ups"]]
-            for _ in CONFIG["map_lrs"]
-        ]
+        place: [[next(losses) for _ in CONFIG["warm_ups"]] for _ in CONFIG["map_lrs"]]
         for place in PLACES
     }
-    of_arms = {
-        arm: [[next(losses) for _ in seeds] for _ in CONFIG["lrs"]] for arm in ARMS
-    }
-    constant = [[next(losses) for _ in seeds] for _ in CONFIG["constant_lrs"]]
+    of_arms = {arm: [next(losses) for _ in lrs] for arm in ARMS}
     words = text().encode()
-    checksum = hashlib.sha256(words).hexdigest()
-    about = command("transformers", options), {**CONFIG, "steps": steps}
     result = {
-        "provenance": provenance(*about, seeds, [], seconds=seconds),
-        "definitions": DEFINITIONS,
-        "text": {"bytes": len(words), "sha256": checksum},
+        "text": {"bytes": len(words), "sha256": hashlib.sha256(words).hexdigest()},
         "letters": letters(*load()),
         "map": of_map,
-        "constant": constant,
+        "constant": list(losses),
         "arms": of_arms,
         "best": {arm: best(losses) for arm, losses in of_arms.items()},
     }
-    write(options.out, rounded(result))
-    runner.forget(Trained, own, options)
-    print(f"wrote {options.out.name}")
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds, {Trained: own})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ All learning rates of one network and seed are trained at once, from the same we
 the same batches: a second to half a minute for each.
 """
 
-import argparse
 import math
 from itertools import product
 
@@ -21,7 +20,7 @@ from torch import nn
 
 from bnlib.data import load_digits
 from experiments import runner
-from experiments.provenance import RESULTS, command, provenance, rounded, spread, write
+from experiments.provenance import spread
 from experiments.runner import Run
 
 WIDTH = 50
@@ -170,20 +169,15 @@ class Deep(Run):
         self.at = [setting["steps"]]
         self.lr = torch.tensor(CONFIG["lrs"])[:, None, None]
         found = drawn(setting["network"], setting["layers"] // 2, len(self.lr))
-        self.parameters = nn.ParameterDict(
-            {name.replace(" ", "_"): value for name, value in found.items()}
-        )
-
-    def named(self):
-        return {name.replace("_", " "): v for name, v in self.parameters.items()}
+        self.parameters = nn.ParameterDict(found)
 
     def outputs(self, x):
         where = self.setting["network"], self.setting["layers"] // 2
-        return outputs(self.named(), x.expand(len(self.lr), -1, -1), *where)
+        return outputs(self.parameters, x.expand(len(self.lr), -1, -1), *where)
 
     def update(self):
         (x, t), _ = self.data
-        rows, p = torch.randint(len(x), (CONFIG["batch"],)), self.named()
+        rows, p = torch.randint(len(x), (CONFIG["batch"],)), dict(self.parameters)
         loss = losses(self.outputs(x[rows]), t[rows]).sum()
         gradients = torch.autograd.grad(loss, list(p.values()))
         with torch.no_grad():
@@ -264,15 +258,15 @@ class Micro(Run):
         self.setting, self.data, self.lr = setting, data, CONFIG["micro_lrs"]
         self.at = [setting["steps"]]
         self.model = Convolutional(setting["norm"], len(self.lr))
-        self.made = Count()
+        self.model.register_buffer("made", torch.tensor(0))  # steps
 
     def update(self):
         (x, t), _ = self.data
         rows = torch.randint(len(x), (self.setting["batch"],))
         loss = losses(self.model(x[rows].view(-1, 8, 8)), t[rows]).sum()
         parameters = list(self.model.parameters())
-        left = 1 - self.made.steps / self.setting["steps"]
-        self.made.steps += 1
+        left = 1 - self.model.made.item() / self.setting["steps"]
+        self.model.made += 1
         with torch.no_grad():
             for v, d in zip(
                 parameters, torch.autograd.grad(loss, parameters), strict=True
@@ -293,18 +287,6 @@ class Micro(Run):
         loss, error = records[-1]
         finite = [v if math.isfinite(v) else None for v in loss.tolist()]
         return {**self.setting, "loss": finite, "error": error.tolist()}
-
-
-class Count:
-    """How many steps were made, so that a checkpoint knows."""
-
-    steps = 0
-
-    def state_dict(self):
-        return {"steps": self.steps}
-
-    def load_state_dict(self, state):
-        self.steps = state["steps"]
 
 
 def load():
@@ -364,28 +346,20 @@ def plan(options):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    out = RESULTS / "without_normalization.json"
-    runner.add_options(parser, out, steps=300, seeds=(0, 1, 2))
-    options = parser.parse_args(arguments)
+    options = runner.parse(
+        arguments, "without_normalization", __doc__, steps=300, seeds=(0, 1, 2)
+    )
     depth, clip, micro = plan(options)
     deep, seconds = runner.run_all(Deep, depth + clip, load, options, "depth, clip")
     small, more = runner.run_all(Micro, micro, load, options, "micro-batches")
-    facts = {**CONFIG, "steps": options.steps}
-    name, lrs = command("without_normalization", options), CONFIG["lrs"]
+    lrs = CONFIG["lrs"]
     result = {
-        "provenance": provenance(
-            name, facts, options.seeds, [], seconds=seconds + more
-        ),
-        "definitions": DEFINITIONS,
         "depth": curves(deep[: len(depth)], ["network", "layers"], lrs, "accuracy"),
         "clip": curves(deep[len(depth) :], ["network", "clip"], lrs, "accuracy"),
         "micro": curves(small, ["norm", "batch"], CONFIG["micro_lrs"], "error"),
     }
-    write(options.out, rounded(result))
-    runner.forget(Deep, depth + clip, options)
-    runner.forget(Micro, micro, options)
-    print(f"wrote {options.out.name}")
+    done = {Deep: depth + clip, Micro: micro}
+    runner.finish(options, CONFIG, DEFINITIONS, result, seconds + more, done)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from experiments import (
     without_normalization,
     zoo,
 )
+from experiments.batches import Batches
 from experiments.provenance import RESULTS, ResultError, read, rounded, write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -239,9 +240,8 @@ def test_networks_start_equal():
 
 
 def test_batches_visit_every_image_once_per_epoch():
-    x, y = torch.arange(180.0)[:, None], torch.arange(180)
-    source = mnist_mlp.Batches(x, y, 0)
-    epochs = [torch.cat([next(source)[1] for _ in range(3)]) for _ in range(2)]
+    source = Batches(180, 60, 0)
+    epochs = [torch.cat([next(source) for _ in range(3)]) for _ in range(2)]
     assert all(sorted(epoch.tolist()) == list(range(180)) for epoch in epochs)
     assert not torch.equal(*epochs)
 
@@ -392,12 +392,11 @@ def test_tuned_script(mnist, one_thread, tmp_path, monkeypatch):
     check_tuned(run_small(mnist_tuned, command, tmp_path), [7], 5)
 
 
-def test_the_best_setting_is_chosen_and_among_equals_the_smaller_rate(monkeypatch):
-    small = {"lrs": [0.1, 1.0], "stds": [0.01, 0.1, 0.3]}
-    monkeypatch.setattr(mnist_tuned, "CONFIG", small)
-    best = mnist_tuned.choose([[0.1, 0.9], [0.7, 0.95], [0.2, 0.94]])
+def test_the_best_setting_is_chosen_and_among_equals_the_first():
+    axes = {"lr": [0.1, 1.0], "std": [0.01, 0.1, 0.3]}
+    best = runner.choose([[0.1, 0.7, 0.2], [0.9, 0.95, 0.94]], **axes)
     assert best == {"lr": 1.0, "std": 0.1, "validation_accuracy": 0.95}
-    best = mnist_tuned.choose([[0.1, 0.9], [0.9, 0.9], [0.9, 0.9]])
+    best = runner.choose([[0.1, 0.9, 0.9], [0.9, 0.9, 0.9]], **axes)
     assert best == {"lr": 0.1, "std": 0.1, "validation_accuracy": 0.9}
 
 

@@ -33,6 +33,7 @@ from experiments import (
     runner,
 )
 from experiments import inception_table as table
+from experiments.batches import Batches
 from experiments.provenance import RESULTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,7 +161,7 @@ def test_distortion_changes_contrast_and_brightness_of_each_image():
 
 @pytest.mark.parametrize("shuffling", ["images", "batches"])
 def test_batches(shuffling):
-    batches = inception.Batches(32 * 4 + 5, shuffling, 0)
+    batches = Batches(32 * 4 + 5, 32, 0, together=shuffling == "batches")
     epochs = [torch.stack([next(batches) for _ in range(4)]) for _ in range(3)]
     for epoch in epochs:
         assert len(epoch.unique()) == 128, "no image twice in an epoch"

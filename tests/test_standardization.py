@@ -183,9 +183,3 @@ def test_shape_change_of_made_up_records():
     records = [record(shift) for shift in (9.0, 5.0, 1.0, 1.25)]
     run = standardization.summarise_run(setting, at, records)
     assert run["input"]["shape_change"] == 0.25
-
-
-def test_the_best_rate_is_chosen_and_among_equals_the_smaller(monkeypatch):
-    monkeypatch.setattr(standardization, "CONFIG", {"lrs": [0.1, 1.0, 3.0]})
-    best = standardization.choose([0.3, 0.9, 0.9])
-    assert best == {"lr": 1.0, "validation_accuracy": 0.9}

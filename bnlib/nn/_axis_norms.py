@@ -12,6 +12,7 @@ from bnlib.nn._batch_norm import (
     along_channels,
     batch_norm,
     check_channels,
+    check_tensor,
     in_memory_as_torch,
     is_for_torch,
     update_running_,
@@ -64,16 +65,6 @@ class RMSFunction(torch.autograd.Function):
             lambda _, g_xhat: (0, g_xhat.mean(axes, keepdim=True)),
         )  # fmt: skip
         return *as_wanted(ctx, found), None, None
-
-
-def check_tensor(name, input):
-    """Raise torch's TypeError or NotImplementedError unless input can be normalized."""
-    if not isinstance(input, torch.Tensor):
-        got = f"{type(input).__name__}; convert it: torch.as_tensor(input)"
-        raise TypeError(f"{name}(): argument 'input' must be Tensor, not {got}")
-    if not input.is_floating_point():
-        cure = "convert the input: input.float(), or torch.view_as_real if complex"
-        raise NotImplementedError(f'"{name}" not implemented for {input.dtype}; {cure}')
 
 
 def check_dtypes(input, *parameters):

@@ -50,20 +50,23 @@ def at_hand(x):
     return type(x) is torch.Tensor and x.is_cpu and is_eager()
 
 
+def check_tensor(name, input):
+    """Raise torch's TypeError or NotImplementedError unless input can be normalized."""
+    if not isinstance(input, torch.Tensor):
+        got = f"{type(input).__name__}; convert it: torch.as_tensor(input)"
+        raise TypeError(f"{name}(): argument 'input' must be Tensor, not {got}")
+    if not input.is_floating_point():
+        cure = "convert the input: input.float(), or torch.view_as_real if complex"
+        raise NotImplementedError(f'"{name}" not implemented for {input.dtype}; {cure}')
+
+
 def check_input(input, training, eps, momentum=None):
     """Raise torch's error, with a cure, for an input that cannot be normalized.
 
-    TypeError: not a tensor. NotImplementedError: not floating-point. ValueError: one
-    value per channel in training, an eps that allows 0/0, a momentum that is not
-    finite, or no channel axis.
+    What `check_tensor` raises, and ValueError: one value per channel in training, an
+    eps that allows 0/0, a momentum that is not finite, or no channel axis.
     """
-    if not isinstance(input, torch.Tensor):
-        got = f"{type(input).__name__}; convert it: torch.as_tensor(input)"
-        raise TypeError(f"batch_norm(): argument 'input' must be Tensor, not {got}")
-    if not input.is_floating_point():
-        cure = "convert the input: input.float(), or torch.view_as_real if complex"
-        what = f'"batch_norm" not implemented for {input.dtype}'
-        raise NotImplementedError(f"{what}; {cure}")
+    check_tensor("batch_norm", input)
     if training and input.shape[:1].numel() * input.shape[2:].numel() == 1:
         what = "Expected more than 1 value per channel when training"
         cure = "their variance is 0: use larger batches, or drop_last=True"

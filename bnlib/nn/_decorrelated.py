@@ -90,37 +90,6 @@ def decorrelate(x, mean, sigma, eps, iterations=None):
     return arrays.iterate_root(sigma, identity, iterations) @ (x - mean)
 
 
-def decorrelated_batch_norm(
-    input, running_mean, running_covariance, weight=None, bias=None,
-    training=False, momentum=0.1, eps=1e-5, num_groups=1, iterations=None,
-):  # fmt: skip
-    """Whiten groups of channels; see `DecorrelatedBatchNorm`, of which this is all.
-
-    Running averages are updated in place in training, with the unbiased covariance,
-    after everything else has succeeded.
-    """
-    if is_eager():  # elsewhere nobody can look at values
-        check_layout("input", input, "N C ...")
-    check_like("input", input, running_mean, "running_mean")
-    if input.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"input must be float32 or float64, got {input.dtype}; convert")
-    channels = (len(input), len(running_mean), *input.shape[2:])
-    check_shape("input", input, channels, "the layer has so many num_features")
-    x = input.transpose(0, 1).reshape(num_groups, len(running_mean) // num_groups, -1)
-    mean, sigma = running_mean.reshape(*x.shape[:2], 1), running_covariance
-    if training:
-        mean, sigma = group_moments(x)
-    y = decorrelate(x, mean, sigma, eps, iterations)
-    y = y.reshape(input.transpose(0, 1).shape).transpose(0, 1)
-    if training:
-        unbiased = sigma.detach() * (x.shape[-1] / (x.shape[-1] - 1))
-        running_mean.lerp_(mean.detach().flatten(), momentum)
-        running_covariance.lerp_(unbiased, momentum)
-    shape = 1, -1, *[1] * (y.ndim - 2)
-    y = y if weight is None else y * weight.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
-
-
 class DecorrelatedBatchNorm(nn.Module):
     """Whiten groups of channels over the batch, then scale and shift every channel.
 
@@ -174,6 +143,26 @@ class DecorrelatedBatchNorm(nn.Module):
     @one_node
     def forward(self, input):
         """Return the whitened input; in training, update the running averages."""
-        state = self.running_mean, self.running_covariance, self.weight, self.bias
-        how = self.training, self.momentum, self.eps, self.num_groups, self.iterations
-        return decorrelated_batch_norm(input, *state, *how)
+        running_mean, weight, bias = self.running_mean, self.weight, self.bias
+        if is_eager():  # elsewhere nobody can look at values
+            check_layout("input", input, "N C ...")
+        check_like("input", input, running_mean, "running_mean")
+        if input.dtype not in (torch.float32, torch.float64):
+            must = "float32 or float64"
+            raise TypeError(f"input must be {must}, got {input.dtype}; convert")
+        channels = (len(input), len(running_mean), *input.shape[2:])
+        check_shape("input", input, channels, "the layer has so many num_features")
+        shape = self.num_groups, len(running_mean) // self.num_groups, -1
+        x = input.transpose(0, 1).reshape(shape)
+        mean, sigma = running_mean.reshape(*x.shape[:2], 1), self.running_covariance
+        if self.training:
+            mean, sigma = group_moments(x)
+        y = decorrelate(x, mean, sigma, self.eps, self.iterations)
+        y = y.reshape(input.transpose(0, 1).shape).transpose(0, 1)
+        if self.training:  # after everything else has succeeded
+            unbiased = sigma.detach() * (x.shape[-1] / (x.shape[-1] - 1))
+            running_mean.lerp_(mean.detach().flatten(), self.momentum)
+            self.running_covariance.lerp_(unbiased, self.momentum)
+        shape = 1, -1, *[1] * (y.ndim - 2)
+        y = y if weight is None else y * weight.reshape(shape)
+        return y if bias is None else y + bias.reshape(shape)

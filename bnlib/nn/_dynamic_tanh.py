@@ -8,8 +8,8 @@ import numbers
 import torch
 from torch import nn
 
-from bnlib.nn._axis_norms import check_dtypes, check_tensor, last_axes
-from bnlib.nn._batch_norm import is_for_torch
+from bnlib.nn._axis_norms import check_dtypes, last_axes
+from bnlib.nn._batch_norm import check_tensor, is_for_torch
 from bnlib.nn._trace import one_node
 
 __all__ = ["DynamicTanh"]

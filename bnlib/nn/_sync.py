@@ -181,13 +181,10 @@ def sync_batch_norm(
 
     y = weight (input - mean) / sqrt(var + eps) + bias
 
-    mean and var are those of all workers' batches together, which may be of unequal
-    sizes, or empty. Running statistics, where given, are updated in place, with the
-    unbiased variance of all. Shapes and dtypes as in `bnlib.nn.functional.batch_norm`;
-    statistics are merged and sent in float64. If all batches are empty, nothing
-    changes. NaN in one worker's input is NaN on all: an error where running statistics
-    are given. Raises what `batch_norm` raises, of which ValueError for one value per
-    channel on all workers together is raised on every one; RuntimeError, see `Workers`.
+    As `bnlib.nn.functional.batch_norm` in training, with mean and var of all workers'
+    batches together, which may be of unequal sizes, or empty; if all are, nothing
+    changes. NaN in one worker's input is NaN on all. Raises what `batch_norm` raises,
+    on all workers for one value per channel on all together; RuntimeError: `Workers`.
     Source: Ioffe & Szegedy 2015, Algorithm 1; chapter 20.
     """
     check_input(input, False, eps, momentum)
@@ -211,9 +208,6 @@ def sync_batch_norm(
     return in_memory_as_torch(y)
 
 
-STATISTICS = "running_mean", "running_var", "num_batches_tracked"
-
-
 def check_convertible(layer):
     """Raise TypeError for a batch norm that a synchronized one does not replace."""
     got = type(layer).__name__
@@ -234,15 +228,12 @@ class SyncBatchNorm(BatchNormMixin, _BatchNorm):
     In training the moments are those of the batches of all workers, which may be
     unequal or empty; every worker must call the layer, forward and backward, with the
     same num_features. Elsewhere, or alone, it is `BatchNorm1d` for any (N, C, ...).
-    Works on CPU tensors with gloo. On CUDA tensors with NCCL it calls the same two
-    collectives; the book's tests do not run those. Statistics are sent in float64,
-    which the device must know. Arguments, defaults, state_dict and dtypes are those of
-    torch.nn.SyncBatchNorm. Gradients of weight and bias are this worker's share, to be
-    averaged with all others by DistributedDataParallel. Costs one all-gather of 1 + 2C
-    numbers forward and one all-reduce of 2C backward. Not supported: torch.func,
-    torch.jit.script. Not a subclass of torch's: DistributedDataParallel refuses those
-    on the CPU. Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all
-    workers.
+    Arguments, defaults, state_dict and dtypes are torch.nn's; gradients of weight and
+    bias are this worker's share, which DistributedDataParallel averages. One all-gather
+    of 1 + 2C float64 numbers forward, one all-reduce of 2C backward: tested on the CPU
+    with gloo, not with NCCL. No torch.func, no torch.jit.script. No subclass of
+    torch's: DistributedDataParallel refuses those on the CPU.
+    Source: Ioffe & Szegedy 2015, Algorithm 1, with m the batch of all workers.
 
     Parameters
     ----------
@@ -299,7 +290,8 @@ class SyncBatchNorm(BatchNormMixin, _BatchNorm):
         check_convertible(layer)
         sizes = layer.num_features, layer.eps, layer.momentum, layer.affine
         new = cls(*sizes, layer.track_running_stats, process_group)
-        for name in ("weight", "bias", *STATISTICS):
+        statistics = "running_mean", "running_var", "num_batches_tracked"
+        for name in ("weight", "bias", *statistics):
             setattr(new, name, getattr(layer, name))
         if hasattr(layer, "qconfig"):
             new.qconfig = layer.qconfig

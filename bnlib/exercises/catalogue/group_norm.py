@@ -19,15 +19,20 @@ from bnlib.exercises._cases import (
 )
 from bnlib.exercises._exercise import Exercise
 
+__all__ = ["FOUR", "group_cases"]
 
-def _group_cases():
-    tiny = plain([[[[1]], [[3]]]], 1)
-    yield from one_change_at_a_time(tiny, gamma=2, beta=5, eps=3)
-    four = plain([[[[1]], [[3]], [[7]], [[9]]]], 1, num_groups=2)
-    yield from spreads(around_zero([[[[1]], [[3]]]]))
+
+FOUR = {**plain([[[[1]], [[3]], [[7]], [[9]]]], 1, num_groups=2), "eps": 3.0}
+
+
+def group_cases(tiny, wide, *more, **changes):
+    """Inputs for group norm: the smallest with changes, a wide one, and all others."""
+    yield from one_change_at_a_time(plain(tiny, 1), **changes)
+    yield from spreads(around_zero(wide))
     yield Case("one channel", drawn((2, 1, 2, 2), 1, 0.5))
     yield Case("one value in a group", drawn((2, 2, 1, 1), 1, 0.5, num_groups=2))
-    yield Case("two groups of two channels", {**four, "eps": 3.0})
+    yield Case("two groups of two channels", FOUR)
+    yield from more
     yield Case("two images", {**plain([[[[1]], [[3]]], [[[5]], [[9]]]], 1), "eps": 3.0})
     yield Case("six channels, two groups", drawn((1, 6, 1, 2), 1, TINY, num_groups=2))
     yield Case("six channels, three groups", drawn((2, 6, 2, 1), 1, 0.5, num_groups=3))
@@ -44,7 +49,9 @@ _about = {
     "reference": lambda x, gamma, beta, num_groups, eps: bnlib.group_norm(
         x, gamma, beta, num_groups=num_groups, eps=eps
     )[0],
-    "inputs": _group_cases,
+    "inputs": lambda: group_cases(
+        [[[[1]], [[3]]]], [[[[1]], [[3]]]], gamma=2, beta=5, eps=3
+    ),
     "properties": (
         xhat_has_mean_zero(
             lambda args, xhat: xhat.reshape(len(xhat), args["num_groups"], -1),

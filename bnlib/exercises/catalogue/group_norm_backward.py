@@ -8,40 +8,19 @@ import numpy as np
 import bnlib
 from bnlib.exercises._cases import (
     DBETA_IS_THE_SUM,
-    TINY,
     Case,
     Property,
-    around_zero,
-    drawn,
-    far_from_zero,
-    one_change_at_a_time,
-    plain,
     same_slope,
-    spreads,
 )
 from bnlib.exercises._exercise import Exercise
+from bnlib.exercises.catalogue.group_norm import FOUR, group_cases
 
 
 def _group_backward_cases():
-    tiny = plain([[[[1]], [[3]], [[1]], [[3]]]], 1)
-    yield from one_change_at_a_time(tiny, gamma=2, eps=3)
-    four = plain([[[[1]], [[3]], [[7]], [[9]]]], 1, num_groups=2)
-    unlike = {**four, "gamma": np.array([1.0, 3.0, 1.0, 1.0])}
-    yield from spreads(around_zero([[[[1]], [[3]], [[1]], [[7]]]]))
-    yield Case("one channel", drawn((2, 1, 2, 2), 1, 0.5))
-    yield Case("one value in a group", drawn((2, 2, 1, 1), 1, 0.5, num_groups=2))
-    yield Case("two groups of two channels", {**four, "eps": 3.0})
-    yield Case("gamma differs in a group", {**unlike, "eps": 3.0})
-    yield Case("two images", {**plain([[[[1]], [[3]]], [[[5]], [[9]]]], 1), "eps": 3.0})
-    yield Case("six channels, two groups", drawn((1, 6, 1, 2), 1, TINY, num_groups=2))
-    yield Case("six channels, three groups", drawn((2, 6, 2, 1), 1, 0.5, num_groups=3))
-    yield Case("one channel per group", drawn((2, 3, 2, 3), 1, 0.1, num_groups=3))
-    yield Case("all axes alike", drawn((4, 4, 4, 4), 1, 1e-5, num_groups=2, digits=6))
-    yield Case("five images, two channels", drawn((5, 2, 1, 2), 1, 0.1))
-    flat = drawn((2, 4, 2, 1), 1, 1e-3, flat=np.s_[0, :2], num_groups=2)
-    yield Case("a group that does not vary", flat)
-    yield Case("eps as large as the variance", drawn((2, 4, 1, 3), 1, 4, num_groups=2))
-    yield from far_from_zero((2, 4, 3, 2), 1, num_groups=2)
+    unlike = {**FOUR, "gamma": np.array([1.0, 3.0, 1.0, 1.0])}
+    unlike = Case("gamma differs in a group", unlike)
+    tiny, wide = [[[[1]], [[3]], [[1]], [[3]]]], [[[[1]], [[3]], [[1]], [[7]]]]
+    yield from group_cases(tiny, wide, unlike, gamma=2, eps=3)
 
 
 def _sums_of_groups(args, out):

@@ -47,10 +47,6 @@ per-pixel-statistics
 Your mean runs along one axis of the pixels; it belongs over both.
 Print the shape of your mean: how many means does a channel of an image need?
 
-per-pixel-statistics: rows
-Your mean runs along one axis of the pixels; it belongs over both.
-Print the shape of your mean: how many means does a channel of an image need?
-
 per-pixel-statistics: images
 Every pixel is averaged over the images; each image has means of its own.
 Change one image only: the results of the others should not move.

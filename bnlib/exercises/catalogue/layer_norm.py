@@ -4,10 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import (
-    row_cases,
-    xhat_has_mean_zero,
-)
+from bnlib.exercises._cases import row_cases, xhat_has_mean_zero
 from bnlib.exercises._exercise import Exercise
 
 _about = {

@@ -4,11 +4,7 @@ Extracted by `make export`: edit the notebook, not this file.
 """
 
 import bnlib
-from bnlib.exercises._cases import (
-    Property,
-    row_cases,
-    same_slope,
-)
+from bnlib.exercises._cases import Property, row_cases, same_slope
 from bnlib.exercises._exercise import Exercise
 
 
