@@ -313,8 +313,8 @@ class TestOneOddPair:
         def part(m, x):
             x = m.norm(m.conv(x))
             if kind == "branch":
-                return m.body(x) if x.sum() > 0 else x - m.body(x)
-            for layer in m.body if x.sum() > 0 else reversed(m.body):
+                return m.body(x) if x.sum() > -1e9 else x - m.body(x)
+            for layer in m.body if x.sum() > -1e9 else reversed(m.body):
                 x = layer(x)
             return x
 
@@ -384,10 +384,8 @@ class TestState:
         report = bnlib.diagnose(model, x)
         assert [f.code for f in report] == ["not-finite"]
         assert "variance below 0" in report[0].what
-        recalibrated(model, [x, x])
-        torch.testing.assert_close(layer.running_mean, x.mean(0))
-        torch.testing.assert_close(layer.running_var, torch.cat([x, x]).var(0))
-        assert layer.num_batches_tracked == 2
+        with pytest.raises(ValueError, match="share running statistics"):
+            recalibrated(model, [x, x])
 
     def test_layers_that_share_statistics_are_refused(self):
         model = nn.Sequential(nn.BatchNorm1d(5), nn.BatchNorm1d(5))
@@ -710,8 +708,8 @@ class TestCures:
     def test_there_is_one_for_every_rule(self):
         from bnlib.nn._diagnose import RULES, SEVERITIES
 
-        assert set(CASES) == {rule.code for rule in RULES}
-        assert all(rule.severity in SEVERITIES and rule.reason for rule in RULES)
+        assert set(CASES) == set(RULES)
+        assert all(r.severity in SEVERITIES and r.reason for r in RULES.values())
 
     @pytest.mark.parametrize("code", CASES)
     def test_can_be_pasted_and_cures(self, code, monkeypatch):
