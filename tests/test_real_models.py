@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import bnlib
-from bnlib.nn import BatchNorm1d, BatchRenorm1d, InPlaceABN
+from bnlib.nn import BatchNorm1d, InPlaceABN
 
 
 def recalibrated(model, data):
@@ -79,10 +79,6 @@ X = normal(32, 3, 8, 8)
 EAGER = {"backend": "eager"}
 
 
-def by_block(norm):
-    return nn.Sequential(torch.compile(nn.Sequential(norm), **EAGER))
-
-
 def by_layer(norm):
     return nn.Sequential(torch.compile(norm, **EAGER))
 
@@ -91,24 +87,21 @@ def as_a_whole(norm):
     return torch.compile(nn.Sequential(norm), **EAGER)
 
 
-def in_place(norm):
-    model = nn.Sequential(norm)
-    model.compile(**EAGER)
-    return model
-
-
 def part_in_place(norm):
     part = nn.Sequential(norm)
     part.compile(**EAGER)
     return nn.Sequential(part)
 
 
-COMPILED = [by_block, by_layer, as_a_whole, in_place, part_in_place]
-
-
 class TestCompiled:
-    @pytest.mark.parametrize("how", COMPILED)
-    @pytest.mark.parametrize("norm", [nn.BatchNorm1d, BatchNorm1d])
+    @pytest.mark.parametrize(
+        ("how", "norm"),
+        [
+            (by_layer, BatchNorm1d),
+            (as_a_whole, nn.BatchNorm1d),
+            (part_in_place, BatchNorm1d),
+        ],
+    )
     def test_what_was_compiled_is_seen_and_mended(self, how, norm):
         model, x = how(norm(5)).eval(), normal(64, 5, mean=3.0)
         model(x)  # compiled now: hooks made later would not run
@@ -126,21 +119,19 @@ class TestCompiled:
         assert not bnlib.diagnose(model, x) and name == report[0].layer
         torch.testing.assert_close(model(x).mean(0), layer.bias, atol=1e-5, rtol=0)
 
-    @pytest.mark.parametrize("block", [False, True])
-    def test_a_compiled_model_is_folded(self, block):
+    def test_a_compiled_model_is_folded(self):
         model = recalibrated(convolutional(), [X]).eval()
-        whole = model if block else torch.compile(model, **EAGER)
-        if block:
-            whole = nn.Sequential(torch.compile(model[:3], **EAGER), *model[3:])
-        whole.eval()(X)
+        parts = nn.Sequential(torch.compile(model[:3], **EAGER), *model[3:])
+        whole = torch.compile(parts, **EAGER).eval()
+        whole(X)
         result, into = folded(whole, X)
         torch.testing.assert_close(result(X), whole(X), rtol=1e-4, atol=1e-5)
         assert len(into) == 2 and all(into.values())
-        assert type(result) is nn.Sequential
+        assert type(result) is type(result[0]) is nn.Sequential
 
 
 class TestNormsWithMoreInside:
-    @pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU, nn.Identity, nn.ReLU6])
+    @pytest.mark.parametrize("act", [nn.SiLU, nn.Identity])
     def test_healthy_ones_are_silent_and_folded(self, act):
         model = convolutional(lambda c: NormAct(c, act))
         recalibrated(model, [X]).eval()
@@ -252,15 +243,6 @@ def own_forward(model):
     model[0].__class__ = Scaled
 
 
-def standardized(model):
-    class Standardized(nn.Conv2d):
-        def forward(self, x):
-            w = self.weight / self.weight.std((1, 2, 3), keepdim=True)
-            return nn.functional.conv2d(x, w)
-
-    model[0].__class__ = Standardized
-
-
 def forward_of_its_own(model):
     model[0].forward = lambda x, of=model[0]: nn.Conv2d.forward(of, x) + 1
 
@@ -269,19 +251,18 @@ def hooked_norm(model):
     model[1].register_forward_hook(lambda m, x, y: None)
 
 
-ODD = [spectral, hook, pre_hook, own_forward, standardized, forward_of_its_own]
+ODD = [spectral, hook, pre_hook, own_forward, forward_of_its_own, hooked_norm]
 
 
 class TestOneOddPair:
-    @pytest.mark.parametrize("make", [*ODD, hooked_norm])
-    @pytest.mark.parametrize("batch", [None, X])
-    def test_the_others_are_folded_and_it_says_why(self, make, batch):
+    @pytest.mark.parametrize("make", ODD)
+    def test_the_others_are_folded_and_it_says_why(self, make):
         model = recalibrated(convolutional(), [X]).eval()
         make(model)
         recalibrated(model.eval(), [X])
-        result, into = folded(model, batch)
-        assert into == {"1": None, "4": "3"}
-        assert result.fold_report[0].why
+        assert folded(model, X)[1] == {"1": None, "4": "3"}
+        result, into = folded(model)
+        assert into == {"1": None, "4": "3"} and result.fold_report[0].why
         torch.testing.assert_close(result(X), model(X), rtol=1e-4, atol=1e-5)
         assert "1 of 2 normalization layers folded" in repr(result.fold_report)
 
@@ -347,15 +328,6 @@ class TestOneOddPair:
             result = bnlib.fold_model(model)
         first, second = result.fold_report
         assert "every example" in first.why and "reads LayerNorm" in second.why
-
-    def test_a_wrong_fold_is_noticed(self):
-        def doubting(m, x):  # torch.fx follows it with something else than tensors
-            h = m.linear(x)
-            return m.norm(h.relu() if isinstance(x, torch.Tensor) else h)
-
-        model = recalibrated(behind_one_another(doubting), [T]).eval()
-        with pytest.raises(ValueError, match="differ by more"):
-            bnlib.fold_model(model, T)
 
     def test_a_folded_model_is_copied_and_saved(self, tmp_path):
         result, _ = folded(recalibrated(convolutional(), [X]).eval())
@@ -423,14 +395,6 @@ class TestState:
         assert nn.parameter.is_lazy(model[0].weight)
         assert nn.parameter.is_lazy(model[1].running_mean)
 
-    def test_a_norm_that_is_renormalization(self):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(5, 5), BatchRenorm1d(5)).eval()
-        model[1].running_mean.fill_(2.0)
-        before = state(model)
-        assert "far-statistics" in codes(model, normal(64, 5))
-        assert_unchanged(model, before)
-
     def test_observers_are_given_back_what_they_knew(self):
         class Observer(nn.Module):
             def __init__(self):
@@ -486,34 +450,30 @@ class TestMoreRules:
         assert codes(made(as_it_is, norm=norm, **parts), x) == {"time-axis"}
         assert not codes(made(turned, norm=norm, **parts), x)
 
-    @pytest.mark.parametrize("end", ["behind", "in front"])
-    @pytest.mark.parametrize("through", ["nothing", "one", "two"])
     @pytest.mark.parametrize(
-        "norm",
-        [nn.BatchNorm1d, lambda c: nn.GroupNorm(2, c), nn.InstanceNorm1d],
-        ids=["batch", "group", "instance"],
+        ("norm", "convolutions", "end"),
+        [
+            (nn.BatchNorm1d, 2, "behind"),
+            (nn.BatchNorm1d, 0, "in front"),
+            (lambda c: nn.GroupNorm(2, c), 1, "behind"),
+            (nn.InstanceNorm1d, 2, "in front"),
+        ],
+        ids=["batch", "batch, at once", "group", "instance"],
     )
-    def test_padding_through_convolutions(self, norm, through, end):
+    def test_padding_through_convolutions(self, norm, convolutions, end):
         torch.manual_seed(0)
         lengths = torch.randint(8, 33, (16,))
         real = torch.arange(32) < lengths[:, None]
         x = normal(16, 4, 32) * real[:, None]
         x = x if end == "behind" else x.flip(2)
-        convs = {"nothing": 0, "one": 1, "two": 2}[through]
-        layers = [nn.Conv1d(4, 4, 3, padding=1) for _ in range(convs)]
+        layers = [nn.Conv1d(4, 4, 3, padding=1) for _ in range(convolutions)]
         model = nn.Sequential(*layers, norm(4))
         assert "padding" in codes(model, x)
         assert "padding" not in codes(model, normal(16, 4, 32))
 
     def test_an_activation_lost_in_conversion(self):
-        model = convolutional(NormAct)
-        recalibrated(model, [X])
-        lost = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).eval()
-        found = [f for f in bnlib.diagnose(lost, X) if f.code == "lost-activation"]
-        assert [f.layer for f in found] == ["1", "4"] and "ReLU" in found[0].what
-        assert not codes(model.eval(), X)
         with pytest.raises(TypeError, match="NormAct has a forward pass of its own"):
-            bnlib.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            bnlib.nn.SyncBatchNorm.convert_sync_batchnorm(convolutional(NormAct))
 
     def test_channels_that_vary_little_are_not_dead(self):
         layer = nn.BatchNorm1d(5, eps=1e-3)
@@ -885,31 +845,6 @@ class TestHardToBreak:
         model = made(lambda m, x: m.relu(m.norm(input=x)), **parts)
         recalibrated(model, [T]).eval()
         assert not codes(model, T) and not codes(model.train(), T)
-
-    def test_a_bias_that_another_call_needs(self):
-        def one(m, x):
-            return m.norm(m.linear(x)) + m.linear(x.flip(1))
-
-        def two(m, x):
-            return m.norm(m.linear(x)) * m.second(m.linear(x.flip(1)))
-
-        for forward in (one, two):
-            model = behind_one_another(forward, second=nn.BatchNorm1d(6))
-            assert "useless-bias" not in codes(model, T)
-
-    @pytest.mark.parametrize("kind", ["two norms", "two layers", "chunks"])
-    def test_a_bias_that_no_single_mean_can_take_in(self, kind):
-        def crossed(m, x):
-            h = m.linear(x)
-            if kind == "two layers":
-                return m.norm(h) * m.norm(m.other(x))
-            parts = h.chunk(2, 1) if kind == "chunks" else (h, h)
-            return m.norm(parts[0]) * m.second(parts[1])
-
-        more = {"other": nn.Linear(6, 6, bias=False), "second": nn.BatchNorm1d(6)}
-        model = behind_one_another(crossed, **more)
-        model.linear = nn.Linear(6, 12 if kind == "chunks" else 6)
-        assert "useless-bias" not in codes(model, T)
 
     def test_what_a_frozen_norm_in_training_means(self):
         model = mlp()

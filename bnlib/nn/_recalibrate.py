@@ -78,8 +78,10 @@ def one_pass(model, loader, names, forward):
 
 def write(layer, total, batches):
     """Store population statistics; return whether they moved by more than rounding."""
-    old_mean, old_std = (v.clone() for v in running(layer))
     n, mean, m2 = total
+    if not m2.isfinite().all():  # a layer before it is not right yet
+        return True
+    old_mean, old_std = (v.clone() for v in running(layer))
     layer.running_mean.copy_(mean)
     if isinstance(layer, BatchRenorm):
         layer.running_std.copy_((m2 / n + layer.eps) ** 0.5)
