@@ -60,10 +60,25 @@ class Report(list):
         return {"layers": self.layers, "findings": [row_of(g) for g in self.groups()]}
 
     def __repr__(self):
-        return as_text(self)
+        lines = [title_of(self)]  # of at most 88 columns
+        for row in self.to_dict()["findings"]:
+            where = f"{row['code']} in {named(row['layers'])}"
+            lines.append(f"  {row['severity']}: {where}")
+            lines.append(textwrap.indent(textwrap.fill(row["what"], 80), " " * 4))
+            lines.append(textwrap.indent("cure:\n" + row["cure"], " " * 4))
+            lines.append(f"    see {row['page']}")
+        return "\n".join(lines)
 
     def _repr_html_(self):
-        return as_html(self)
+        names = "severity", "finding", "layers", "what was seen"
+        rows = "".join(f'<th scope="col">{name}</th>' for name in names)
+        for row in self.to_dict()["findings"]:
+            cells = row["severity"], row["code"], named(row["layers"]), row["what"]
+            plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+            cure = f'<td colspan="4"><pre>{html.escape(row["cure"])}</pre></td>'
+            rows += f"</tr><tr>{plain}</tr><tr>{cure}"
+        table = f"<table><tr>{rows}</tr></table>" if self else ""
+        return f"<p>{html.escape(title_of(self))}</p>{table}"
 
 
 PAGE = "chapters/18_pitfalls.html#pitfall-"
@@ -100,31 +115,6 @@ def title_of(report):
     found = f"{len(report) or 'no'} finding{plural}"
     inside = "" if report.named_in == "model" else f", named as in {report.named_in}"
     return f"{found}, {report.layers} normalization layers{inside}"
-
-
-def as_text(report):
-    """Return a report for a terminal, of at most 88 columns."""
-    lines = [title_of(report)]
-    for row in report.to_dict()["findings"]:
-        lines.append(f"  {row['severity']}: {row['code']} in {named(row['layers'])}")
-        lines.append(textwrap.indent(textwrap.fill(row["what"], 80), " " * 4))
-        lines.append(textwrap.indent("cure:\n" + row["cure"], " " * 4))
-        lines.append(f"    see {row['page']}")
-    return "\n".join(lines)
-
-
-def as_html(report):
-    """Return a report for a notebook, with what came from the model quoted."""
-    names = "severity", "finding", "layers", "what was seen"
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    rows = ""
-    for row in report.to_dict()["findings"]:
-        cells = row["severity"], row["code"], named(row["layers"]), row["what"]
-        plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        cure = f'<td colspan="4"><pre>{html.escape(row["cure"])}</pre></td>'
-        rows += f"<tr>{plain}</tr><tr>{cure}</tr>"
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<p>{html.escape(title_of(report))}</p>" + (table if rows else "")
 
 
 class Rule(NamedTuple):

@@ -62,7 +62,10 @@ class Follower(torch.fx.Tracer):
             self.apart.append(m)
         except Exception as error:
             self.lost[m] = error
-            forget(self, seen)
+            for node in list(self.graph.nodes)[seen:][::-1]:
+                if node.op == "get_attr":
+                    self.read.add(reader(self, node))
+                self.graph.erase_node(node)
             self.module_stack = stack
         return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
@@ -82,21 +85,15 @@ def reader(follower, node):
     return follower.root.get_submodule(node.target.rpartition(".")[0])
 
 
-def forget(follower, seen):
-    """Take back the steps after the first `seen`, but not what they read."""
-    for node in list(follower.graph.nodes)[seen:][::-1]:
-        if node.op == "get_attr":
-            follower.read.add(reader(follower, node))
-        follower.graph.erase_node(node)
-
-
 def follow(module):
     """Return the calls of modules in a forward pass, and the `Follower`."""
     follower, nodes = Follower(), []
     try:
         if "forward" in vars(module):
             raise TypeError("a forward pass of its own was put on the instance")
-        nodes = list(follower.trace(module, defaults_of(module)).nodes)
+        named = inspect.signature(module.forward).parameters.items()
+        given = {name: p.default for name, p in named if p.default is not p.empty}
+        nodes = list(follower.trace(module, given).nodes)
     except Exception as error:
         follower.lost[module] = error
     follower.read |= {reader(follower, n) for n in nodes if n.op == "get_attr"}
@@ -149,12 +146,6 @@ def parts_of(module):
         held = isinstance(part, torch.nn.ModuleList | torch.nn.ModuleDict)
         found += parts_of(part) if held else [part]
     return found
-
-
-def defaults_of(module):
-    """Return {argument: its default} of a forward pass, where it has one."""
-    named = inspect.signature(module.forward).parameters.items()
-    return {name: p.default for name, p in named if p.default is not p.empty}
 
 
 def is_idle(module):

@@ -253,12 +253,19 @@ def measure(model, loader, names, forward, progress, group, every):
             left = {m: name for m, name in left.items() if name in seen.totals}
             last = len(right) + len(left)
         check_pass(seen, left)
-        job = functools.partial(write_all, layers, seen)
-        moved = [any(flags) for flags in zip(*together(group, job), strict=True)]
+
+        def store(seen=seen):
+            found = seen.totals.items()
+            return [write(layers[name], v, seen.batches) for name, v in found]
+
+        moved = [any(flags) for flags in zip(*together(group, store), strict=True)]
         known = [*moved, True].index(True) + 1
         if not is_one_way(seen.orders):
             known = 0 if any(moved) else len(moved)
-            check_settles(depth, last, known)
+            if not known and depth > 2 * last + 20:
+                what = f"statistics still move after {depth} passes: a layer feeds"
+                cure = "give it one for every place, or layers=[...]"
+                raise ValueError(f"{what} itself; {cure}")
         new = list(seen.totals.items())[:known]
         right |= {name: (total, seen.batches) for name, total in new}
         if len(right) == last:
@@ -267,22 +274,10 @@ def measure(model, loader, names, forward, progress, group, every):
     return right
 
 
-def write_all(layers, seen):
-    """Store what a pass has measured; return for every layer whether it moved."""
-    return [write(layers[n], total, seen.batches) for n, total in seen.totals.items()]
-
-
 def is_one_way(orders):
     """Return whether every batch calls the same layers, in one order, each once."""
     (first_order, *others) = orders
     return not others and len(set(first_order)) == len(first_order)
-
-
-def check_settles(depth, last, known):
-    """Raise ValueError where layers that feed themselves find no statistics."""
-    if not known and depth > 2 * last + 20:
-        what = f"statistics still move after {depth} passes: a layer feeds itself"
-        raise ValueError(f"{what}; give it one for every place, or layers=[...]")
 
 
 def recalibrate(

@@ -62,7 +62,9 @@ def measure_anew(layer, seen):
     return f"bnlib.recalibrate(model, loader{names})"
 
 
-RELOAD = "model.load_state_dict(checkpoint)  # from before the NaN"
+def each(does):
+    """Return the lines that do something to every layer that is named."""
+    return f"for name in NAMES:\n    model.get_submodule(name).{does}"
 
 
 def not_finite(seen):
@@ -78,7 +80,8 @@ def not_finite(seen):
             what = f"NaN, infinite, or a variance below 0: {max(bad.values())} values"
             what += f" of {' and of '.join(bad)}"
             anew = is_pooled(layer) and set(bad) <= set(stored)
-            recipe = measure_anew(layer, seen) if anew else RELOAD
+            reload = "model.load_state_dict(checkpoint)  # from before the NaN"
+            recipe = measure_anew(layer, seen) if anew else reload
             yield Finding("not-finite", name, what, recipe)
 
 
@@ -105,13 +108,9 @@ def never_updated(seen):
         used = tracks(layer) and not layer.training
         if used and (instance or is_pooled(layer)) and is_fresh(layer):
             what = "running statistics are those of a new layer: mean 0, variance 1"
-            recipe = UNTRACK if instance else measure_anew(layer, seen)
+            untrack = each("track_running_stats = False")
+            recipe = untrack if instance else measure_anew(layer, seen)
             yield Finding("never-updated", name, what, recipe)
-
-
-UNTRACK = """\
-for name in NAMES:
-    model.get_submodule(name).track_running_stats = False"""
 
 
 def tracks(layer):
@@ -177,13 +176,8 @@ def momentum_sense(seen):
         momentum = getattr(layer, "momentum", None)
         if momentum is not None and momentum > 0.5:
             what = f"momentum={momentum:g} is the weight of the NEW batch here"
-            new = f"{max(1 - momentum, 0.01):.3g}"
-            yield Finding("momentum", name, what, MOMENTUM.replace("0.1", new))
-
-
-MOMENTUM = """\
-for name in NAMES:
-    model.get_submodule(name).momentum = 0.1"""
+            recipe = each(f"momentum = {max(1 - momentum, 0.01):.3g}")
+            yield Finding("momentum", name, what, recipe)
 
 
 def shared_layer(seen):
@@ -195,10 +189,9 @@ def shared_layer(seen):
         if any(is_far(*pair, min(u.shape[0] for u in calls)) for pair in pairs):
             what = f"called {len(calls)} times: means {shift:.1f} σ apart"
             what += f", σ {ratio:.2g} times the first"
-            yield Finding("shared-layer", name, what, APART)
-
-
-APART = "second = copy.deepcopy(model.get_submodule(NAMES[0]))  # one for every place"
+            cure = "second = copy.deepcopy(model.get_submodule(NAMES[0]))"
+            cure += "  # one for every place"
+            yield Finding("shared-layer", name, what, cure)
 
 
 def few_values(seen):
@@ -268,13 +261,8 @@ def thawed(seen):
     for layer, name in seen.norms.items():
         if moves(layer) and seen.model.training and layer.training and is_frozen(layer):
             what = "weights are frozen, but running statistics still move"
-            yield Finding("thawed", name, what, FREEZE)
-
-
-FREEZE = """\
-# after every model.train()
-for name in NAMES:
-    model.get_submodule(name).eval()"""
+            recipe = "# after every model.train()\n" + each("eval()")
+            yield Finding("thawed", name, what, recipe)
 
 
 def eval_layer(seen):
@@ -432,13 +420,8 @@ def half_statistics(seen):
         kept = layer.running_mean
         if kept is not None and kept.dtype.itemsize < 4:
             what = f"running statistics are {kept.dtype}: updates are lost, or overflow"
-            yield Finding("half-statistics", name, what, WIDEN)
-
-
-WIDEN = """\
-# inputs may stay as they are
-for name in NAMES:
-    model.get_submodule(name).float()"""
+            recipe = "# inputs may stay as they are\n" + each("float()")
+            yield Finding("half-statistics", name, what, recipe)
 
 
 def int8_range(seen):

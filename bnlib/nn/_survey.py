@@ -177,12 +177,9 @@ def names_of(model):
         if any(is_lazy(v) for v in own):
             what = f"layer {name!r} must know its size, got {type(module).__name__}"
             raise TypeError(f"{what}; call the model on a batch first")
-    return {m: name for m, name in named.items() if not is_closed(m)}
-
-
-def is_closed(module):
-    """Return whether a module is scripted, or the shell of torch.compile."""
-    return isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules
+    scripted = torch.jit.ScriptModule
+    return {m: name for m, name in named.items()
+            if not (isinstance(m, scripted) or "_orig_mod" in m._modules)}  # fmt: skip
 
 
 def norms_of(model):
