@@ -256,6 +256,13 @@ def settled(model, *shape):
     return model.eval()
 
 
+STAYS = {  # by the reason that is given
+    "called in 2 places": lambda m, x: m.norm(m.other(m.norm(m.linear(x)))),
+    "used more than once": lambda m, x: m.norm(m.linear(m.linear(x).relu())),
+    "read by others": lambda m, x: m.norm(m.linear(x)) @ m.linear.weight,
+}
+
+
 class TestFoldModel:
     def test_folds_what_can_be_folded_and_nothing_else(self):
         model, x = settled(Branches()), normal(3, 4, 6, 6)
@@ -274,27 +281,17 @@ class TestFoldModel:
         torch.testing.assert_close(folded(x), model(x))
         assert not norms(folded)
 
-    def test_layers_used_twice_stay(self):
-        linear, norm = nn.Linear(5, 5), nn.BatchNorm1d(5)
-        shared_norm = settled(nn.Sequential(linear, norm, nn.Linear(5, 5), norm))
-        shared_layer = settled(
-            nn.Sequential(linear, nn.BatchNorm1d(5), linear, nn.BatchNorm1d(5))
-        )
-        for model in (shared_norm, shared_layer):
-            assert len(norms(bnlib.fold_model(model))) == len(norms(model))
+    @pytest.mark.parametrize("use", STAYS)
+    def test_what_is_used_twice_stays(self, use):
+        model = behind_one_another(STAYS[use], other=nn.Linear(5, 5))
+        with pytest.warns(UserWarning, match=use):
+            bnlib.fold_model(settled(model), normal(3, 5))
 
     def test_a_module_under_two_names_is_replaced_under_both(self):
         model = settled(net())
         model.alias = model[1]
         folded = bnlib.fold_model(model, normal(3, 5), forward=lambda m, b: m[:9](b))
         assert folded.alias is folded[1]
-
-    def test_a_weight_that_is_read_twice_stays(self):
-        def tied(m, x):
-            return m.norm(m.linear(x)) @ m.linear.weight
-
-        model = settled(behind_one_another(tied))
-        assert len(norms(bnlib.fold_model(model, normal(3, 5)))) == 1
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_a_wrong_fold_is_noticed(self, dtype):

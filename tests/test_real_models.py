@@ -338,22 +338,21 @@ class TestState:
         assert not codes(recalibrated(model, [x]), x)
         assert layer.num_batches_tracked is None
 
-    def test_buffers_that_are_all_one_vector(self):
-        layer, x = nn.BatchNorm1d(5), normal(64, 5)
-        vector = torch.linspace(-1, 1, 5)
-        layer.running_mean = layer.running_var = layer.num_batches_tracked = vector
-        model = nn.Sequential(layer).eval()
-        report = bnlib.diagnose(model, x)
-        assert [f.code for f in report] == ["not-finite"]
-        assert "variance below 0" in report[0].what
-        with pytest.raises(ValueError, match="share running statistics"):
-            recalibrated(model, [x, x])
-
     def test_layers_that_share_statistics_are_refused(self):
         model = nn.Sequential(nn.BatchNorm1d(5), nn.BatchNorm1d(5))
         model[1].running_mean = model[0].running_mean
         with pytest.raises(ValueError, match="'0' and '1' share running statistics"):
-            bnlib.recalibrate(model, [normal(8, 5)], progress=False)
+            recalibrated(model, [normal(8, 5)])
+        layer = model[0]
+        layer.running_mean = layer.running_var = torch.linspace(-1, 1, 5)
+        with pytest.raises(ValueError, match="share running statistics"):
+            recalibrated(layer, [normal(8, 5)])
+
+    def test_buffers_that_are_one_vector(self):
+        layer, vector = nn.BatchNorm1d(5), torch.linspace(-1, 1, 5)
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = vector
+        (found,) = bnlib.diagnose(nn.Sequential(layer).eval(), normal(64, 5))
+        assert found.code == "not-finite" and "variance below 0" in found.what
 
     def test_momentum_zero_is_not_none(self):
         layer = nn.BatchNorm1d(5, momentum=0.0).train()
