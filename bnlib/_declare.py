@@ -191,8 +191,9 @@ def check_kind(name, x):
     raise TypeError(f"{name} must hold {what}, got {x.dtype}; {cure}")
 
 
-def check_values(name, x):
-    """Raise a ValueError with a cure for no values, and for NaN or infinity."""
+def check_floats(name, x):
+    """Raise an error with a cure unless x is a filled array of finite real floats."""
+    check_kind(name, x)
     shape = tuple(x.shape)
     if 0 in shape:
         raise ValueError(f"{name} is empty, shape {shape}; drop empty batches first")
@@ -203,12 +204,6 @@ def check_values(name, x):
             f"{name} must be finite, got NaN or infinity in {bad} values of shape "
             f"{shape}; find where they come from, or drop those examples"
         )
-
-
-def check_floats(name, x):
-    """Raise an error with a cure unless x is a filled array of finite real floats."""
-    check_kind(name, x)
-    check_values(name, x)
 
 
 def check_like(name, x, other, because):
@@ -398,18 +393,13 @@ def release(result, formula, like, ready):
         # A gradient may overflow: who scales a loss looks for that.
         forward = "dy" not in formula.declared and "dxhat" not in formula.declared
         statistic = forward and hasattr(part, "dtype") and part.shape != like.shape
-        if statistic and not (
-            usual and np.logical_and.reduce(np.isfinite(part), axis=None)
-        ):
-            check_result(formula.__name__, part)
+        seen = (
+            usual and statistic and np.logical_and.reduce(np.isfinite(part), axis=None)
+        )
+        if statistic and not seen and fails(abs(part) < float("inf")):
+            what = f"{formula.__name__} of x overflows {part.dtype}"
+            raise ValueError(f"{what}; convert x to a wider dtype, or scale x down")
     return tuple(parts) if isinstance(result, tuple) else parts[0]
-
-
-def check_result(name, part):
-    """Raise a ValueError with a cure for a statistic that its dtype cannot hold."""
-    if fails(abs(part) < float("inf")):
-        cure = "convert x to a wider dtype, or scale x down"
-        raise ValueError(f"{name} of x overflows {part.dtype}; {cure}")
 
 
 # What a formula must keep positive and finite: what it is, why it would be 0, the cure.

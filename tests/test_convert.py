@@ -5,7 +5,6 @@ import pickle
 import types
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from company import OWN, TWINS, C, build, every_twin, input_of, shaken
@@ -70,16 +69,11 @@ def test_every_norm_becomes_ours_and_back_with_all_that_it_has(name):
         assert_close(*pair, **CLOSE)
 
 
-@every_twin
-def test_a_model_that_is_itself_a_norm(name):
-    layer = build(name, torch.nn)
-    parameters, x = list(layer.parameters()), input_of(name, "small")[0]
-    wanted = copy.deepcopy(layer)(x)
-    mine = ours.convert(layer)
-    assert type(mine) is getattr(ours, TWINS[name][0])
-    assert all(a is b for a, b in zip(mine.parameters(), parameters, strict=True))
-    assert_close(mine(x), wanted, **CLOSE)
-    assert type(ours.convert(mine, to=torch.nn)) is getattr(torch.nn, TWINS[name][0])
+def test_a_model_that_is_itself_a_norm():
+    layer = build("BatchNorm2d", torch.nn)
+    assert type(mine := ours.convert(layer)) is ours.BatchNorm2d
+    assert mine.weight is layer.weight
+    assert type(ours.convert(mine, to=torch.nn)) is nn.BatchNorm2d
 
 
 def test_a_network_computes_learns_and_remembers_as_before():
@@ -142,13 +136,12 @@ class Sharing(nn.Module):
         self.alias = self.first
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_one_layer_in_several_places_stays_one(back):
-    model = ours.convert(Sharing())
-    model = ours.convert(model, to=torch.nn) if back else model
-    assert type(model.first) is (torch.nn if back else ours).BatchNorm1d
-    assert model.first is model.again[1] is model.alias
-    assert len(list(model.parameters())) == 4
+def test_one_layer_in_several_places_stays_one():
+    model = Sharing()
+    for lib in (ours, torch.nn):
+        ours.convert(model, to=lib)
+        assert type(model.first) is lib.BatchNorm1d
+        assert model.first is model.again[1] is model.alias
     tied = nn.Sequential(nn.LayerNorm(C), nn.LayerNorm(C))
     tied[1].weight = tied[0].weight
     ours.convert(tied)
@@ -170,16 +163,11 @@ def test_twice_is_as_once_and_what_is_ours_already_stays():
         assert kinds(net) == kinds(convnet(torch.nn))
 
 
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))],
-    ids=["deepcopy", "pickle"],
-)  # fmt: skip
-def test_a_converted_model_can_be_copied(copied):
+def test_a_converted_model_can_be_pickled():
     net = ours.convert(convnet(torch.nn)).eval()
-    other = copied(net)
+    other = pickle.loads(pickle.dumps(net))
     assert kinds(other) == kinds(net)
     assert torch.equal(other(X), net(X))
-    assert torch.equal(copied(ours.convert(net, to=torch.nn))(X), net(X))
 
 
 class Scaled(nn.BatchNorm2d):
@@ -256,18 +244,6 @@ def test_a_model_without_memory_or_values_is_converted():
     assert type(net[0]) is ours.BatchNorm1d and type(net[1]) is ours.LayerNorm
 
 
-def test_a_transformer_is_converted():
-    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
-    model = shaken(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False))
-    other, x = copy.deepcopy(model), torch.randn(3, 5, 8)
-    ours.convert(model)
-    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
-    assert len(norms) == 4 and {type(norm) for norm in norms} == {ours.LayerNorm}
-    for training in (True, False):
-        y = model.train(training)(x)
-        assert_close(y, other.train(training)(x), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 def test_what_goes_by_exact_type_works_after_the_way_back():
     net = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C), nn.ReLU())
@@ -277,33 +253,15 @@ def test_what_goes_by_exact_type_works_after_the_way_back():
     assert_close(fuse_modules(back, ["0", "1"])(X), wanted, rtol=1e-4, atol=1e-4)
 
 
-NO_MODULES = {
-    "a class": nn.BatchNorm1d,
-    "a list": [nn.BatchNorm1d(C)],
-    "a number": 3,
-    "a tensor": X,
-    "nothing": None,
-    "a state": nn.BatchNorm1d(C).state_dict(),
-}
-NO_LIBRARIES = {
-    "a name": "torch.nn",
-    "functions": torch.nn.functional,
-    "all of torch": torch,
-    "another library": np,
-    "a namesake": types.ModuleType("nn"),
-    "a class": nn.BatchNorm1d,
-}
-
-
-@pytest.mark.parametrize("case", NO_MODULES)
-def test_what_is_no_model_is_named(case):
+@pytest.mark.parametrize("model", [nn.BatchNorm1d, [nn.BatchNorm1d(C)], None])
+def test_what_is_no_model_is_named(model):
     with pytest.raises(TypeError, match=r"model must be .*Module, got"):
-        ours.convert(NO_MODULES[case])
+        ours.convert(model)
 
 
-@pytest.mark.parametrize("case", NO_LIBRARIES)
-def test_what_is_no_library_is_named(case):
+@pytest.mark.parametrize("to", ["torch.nn", torch, types.ModuleType("nn")])
+def test_what_is_no_library_is_named(to):
     net = convnet(torch.nn)
     with pytest.raises((TypeError, ValueError), match=r"to must be .*torch\.nn.*got"):
-        ours.convert(net, to=NO_LIBRARIES[case])
+        ours.convert(net, to=to)
     assert type(net[1]) is nn.BatchNorm2d

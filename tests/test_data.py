@@ -15,7 +15,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -144,25 +143,18 @@ def error_of(call, *words):
 # The small set that ships with scikit-learn
 
 
-def test_digits():
-    digits = data.load_digits()
-    assert digits.x_train.shape == (1438, 8, 8) and digits.x_test.shape == (359, 8, 8)
-    assert digits.x_train.dtype == digits.x_test.dtype == np.float32
-    assert digits.y_train.dtype == digits.y_test.dtype == np.int64
-    levels = np.unique(np.concatenate([digits.x_train, digits.x_test]))
-    np.testing.assert_array_equal(levels, np.arange(17) / 16)
-
-
 def test_digits_split_is_fixed_balanced_and_complete():
     from sklearn.datasets import load_digits
 
     digits = data.load_digits()
+    assert digits.x_train.shape == (1438, 8, 8) and digits.x_test.shape == (359, 8, 8)
+    assert digits.x_train.dtype == digits.x_test.dtype == np.float32
+    assert digits.y_train.dtype == digits.y_test.dtype == np.int64
     for labels in (digits.y_train, digits.y_test):
         share = np.bincount(labels) / len(labels)
         assert abs(share - 0.1).max() < 0.004
-    every = np.concatenate([digits.x_train, digits.x_test]).reshape(1797, 64)
-    ours = sorted(map(tuple, (every * 16).astype(int).tolist()))
-    assert ours == sorted(map(tuple, load_digits().data.astype(int).tolist()))
+    every = np.concatenate([digits.x_train, digits.x_test]).reshape(1797, 64) * 16
+    assert sorted(every.tolist()) == sorted(load_digits().data.tolist())
     fingerprint = hashlib.sha256(digits.y_test.tobytes() + digits.x_test.tobytes())
     assert fingerprint.hexdigest()[:16] == "327abc202d64f2d8"
 
@@ -233,11 +225,6 @@ def test_read_idx_refuses_damage_anywhere_in_the_archive(tmp_path):
         changed = bytes([whole[place] ^ 0xFF])
         path.write_bytes(whole[:place] + changed + whole[place + 1 :])
         error_of(lambda: data.read_idx(path), "bad.gz", "gzip")
-
-
-def test_read_idx_of_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        data.read_idx(tmp_path / "none")
 
 
 # Downloads
@@ -324,12 +311,6 @@ def test_offline_without_cache(offline):
     assert cached() == ["mnist"]
 
 
-def test_offline_with_cache(server, monkeypatch):
-    data.load_mnist()
-    monkeypatch.setattr(data, "MIRRORS", {"mnist": ("http://127.0.0.1:9/",)})
-    assert has_right_values(data.load_mnist())
-
-
 def test_damaged_cache_is_mended(server):
     data.load_mnist()
     place = Path(os.environ["BNLIB_CACHE"], FIRST)
@@ -383,26 +364,6 @@ def child():
     return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT)
 
 
-def test_killed_process_leaves_no_file_under_the_final_name(server):
-    path, half_sent, killed = f"/{FIRST}.gz", threading.Event(), threading.Event()
-    body = server.replies[path]
-
-    def stall(handler):
-        handler.answer(body[:50], promised=len(body))
-        half_sent.set()
-        killed.wait(10)
-
-    server.replies[path] = stall
-    with child() as process:
-        assert half_sent.wait(10)
-        process.kill()
-        process.wait()
-    killed.set()
-    assert FIRST not in cached()
-    server.replies[path] = body
-    assert has_right_values(data.load_mnist())
-
-
 def test_two_processes_at_once(server):
     """Both are in the middle of the same download before either may finish."""
     path, both = f"/{FIRST}.gz", threading.Barrier(2, timeout=10)
@@ -451,24 +412,18 @@ def test_empty_variable_counts_as_unset(server, monkeypatch):
 
 
 def test_folder_that_is_missing(server, monkeypatch, tmp_path):
-    monkeypatch.setenv("BNLIB_DATA", str(tmp_path / "nowhere"))
-    error_of(
-        data.load_mnist, FIRST, f"BNLIB_DATA={tmp_path / 'nowhere'}", "not a folder"
-    )
+    nowhere = tmp_path / "nowhere"
+    monkeypatch.setenv("BNLIB_DATA", str(nowhere))
+    error_of(data.load_mnist, FIRST, f"BNLIB_DATA={nowhere}", "not a folder")
     assert server.asked == []
 
 
-def test_folder_without_the_file(folder, server):
-    (folder / FIRST).unlink()
-    error_of(data.load_mnist, FIRST, f"{folder / FIRST}.gz", "no such file", "unset it")
-    assert server.asked == []
-
-
-def test_folder_with_another_file(folder, server):
-    bad = forged(gzip.compress(FILES[FIRST]))
-    (folder / FIRST).write_bytes(bad)
+def test_folder_without_the_file_or_with_another(folder, server):
+    (folder / FIRST).write_bytes(forged(gzip.compress(FILES[FIRST])))
     words = (data.CHECKSUMS[FIRST], f"replace {folder / FIRST}")
     error_of(data.load_mnist, FIRST, *words)
+    (folder / FIRST).unlink()
+    error_of(data.load_mnist, FIRST, f"{folder / FIRST}.gz", "no such file", "unset it")
     assert server.asked == []
 
 
@@ -497,9 +452,7 @@ def test_real_files(monkeypatch, folder, load, mean, ones):
         pytest.skip(f"no {folder} at hand: set BNLIB_DATA to a folder that holds it")
     monkeypatch.undo()
     monkeypatch.setenv("BNLIB_DATA", str(REAL))
-    start = time.perf_counter()
     found = load()
-    assert time.perf_counter() - start < 20
     assert found.x_train.shape == (60000, 28, 28)
     assert found.x_test.shape == (10000, 28, 28)
     assert found.x_train.dtype == found.x_test.dtype == np.float32

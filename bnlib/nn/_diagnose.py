@@ -53,35 +53,49 @@ class Report(list):
         made = {}
         for finding in self:
             made.setdefault((finding.code, finding.recipe), []).append(finding)
-        return sorted(made.values(), key=lambda g: -SEVERITIES.index(severity_of(g[0])))
+        return sorted(made.values(), key=lambda g: -rank_of(g[0]))
 
     def to_dict(self):
         """Return the report as plain dicts, lists and strings, for JSON."""
         return {"layers": self.layers, "findings": [row_of(g) for g in self.groups()]}
 
     def __repr__(self):
-        return as_text(self)
+        lines = [title_of(self)]  # of at most 88 columns
+        for row in self.to_dict()["findings"]:
+            where = f"{row['code']} in {named(row['layers'])}"
+            lines.append(f"  {row['severity']}: {where}")
+            lines.append(textwrap.indent(textwrap.fill(row["what"], 80), " " * 4))
+            lines.append(textwrap.indent("cure:\n" + row["cure"], " " * 4))
+            lines.append(f"    see {row['page']}")
+        return "\n".join(lines)
 
     def _repr_html_(self):
-        return as_html(self)
+        names = "severity", "finding", "layers", "what was seen"
+        rows = "".join(f'<th scope="col">{name}</th>' for name in names)
+        for row in self.to_dict()["findings"]:
+            cells = row["severity"], row["code"], named(row["layers"]), row["what"]
+            plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+            cure = f'<td colspan="4"><pre>{html.escape(row["cure"])}</pre></td>'
+            rows += f"</tr><tr>{plain}</tr><tr>{cure}"
+        table = f"<table><tr>{rows}</tr></table>" if self else ""
+        return f"<p>{html.escape(title_of(self))}</p>{table}"
 
 
 PAGE = "chapters/18_pitfalls.html#pitfall-"
 
 
-def severity_of(finding):
-    """Return how bad a finding is; one of a rule of your own is a warning."""
-    return {rule.code: rule.severity for rule in RULES}.get(finding.code, "warning")
+def rank_of(finding):
+    """Return how bad a finding is, as an index of SEVERITIES."""
+    return SEVERITIES.index(RULES.get(finding.code, Rule()).severity)
 
 
 def row_of(group):
     """Return what a report says of a group of findings, as a dict of plain values."""
-    reasons = {rule.code: rule.reason for rule in RULES}
-    code = group[0].code
+    code, rule = group[0].code, RULES.get(group[0].code, Rule())
     return {
         "code": code,
-        "severity": severity_of(group[0]),
-        "reason": reasons.get(code, ""),
+        "severity": rule.severity,
+        "reason": rule.reason,
         "layers": [finding.layer for finding in group],
         "what": group[0].what,
         "cure": cure_of(group),
@@ -103,89 +117,58 @@ def title_of(report):
     return f"{found}, {report.layers} normalization layers{inside}"
 
 
-def as_text(report):
-    """Return a report for a terminal, of at most 88 columns."""
-    lines = [title_of(report)]
-    for row in report.to_dict()["findings"]:
-        lines.append(f"  {row['severity']}: {row['code']} in {named(row['layers'])}")
-        lines.append(textwrap.indent(textwrap.fill(row["what"], 80), " " * 4))
-        lines.append(textwrap.indent("cure:\n" + row["cure"], " " * 4))
-        lines.append(f"    see {row['page']}")
-    return "\n".join(lines)
-
-
-def as_html(report):
-    """Return a report for a notebook, with what came from the model quoted."""
-    names = "severity", "finding", "layers", "what was seen"
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    rows = ""
-    for row in report.to_dict()["findings"]:
-        cells = row["severity"], row["code"], named(row["layers"]), row["what"]
-        plain = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        cure = f'<td colspan="4"><pre>{html.escape(row["cure"])}</pre></td>'
-        rows += f"<tr>{plain}</tr><tr>{cure}</tr>"
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<p>{html.escape(title_of(report))}</p>" + (table if rows else "")
-
-
 class Rule(NamedTuple):
-    """What is looked for: its code, how bad it is, the reason, and the function."""
+    """How bad it is, the reason, and the function; one of your own is a warning."""
 
-    code: str
-    severity: str
-    reason: str
-    find: object
+    severity: str = "warning"
+    reason: str = ""
+    find: object = None
 
 
 SEVERITIES = "note", "warning", "error"
-RULES = (
-    Rule("not-finite", "error", "NaN in a buffer stays for ever", not_finite),
-    Rule("bad-batch", "error", "one NaN reaches every running statistic", bad_batch),
-    Rule("never-updated", "error", "in use it normalizes by 0 and 1", never_updated),
-    Rule("far-statistics", "error", "it is used on other data", far_statistics),
-    Rule("training-layer", "error", "answers depend on neighbours", training_layer),
-    Rule("lost-activation", "error", "the network became linear there", lost_parts),
-    Rule("time-axis", "error", "positions are taken for channels", time_axis),
-    Rule("shared-layer", "error", "one average fits neither place", shared_layer),
-    Rule("thawed", "error", "a frozen network changes all the same", thawed),
-    Rule("eval-layer", "warning", "it trains against old statistics", eval_layer),
-    Rule("untracked", "warning", "answers depend on neighbours", untracked),
-    Rule("momentum", "warning", "the last batch is all that is kept", momentum_sense),
-    Rule("half-statistics", "warning", "small updates are lost", half_statistics),
-    Rule("few-values", "warning", "a deviation of few values is noise", few_values),
-    Rule("padding", "warning", "filling is counted as data", padding),
-    Rule("unsynchronized", "warning", "every process has its own", unsynchronized),
-    Rule("zero-weights", "warning", "channels are switched off", zero_weights),
-    Rule("dead-channels", "warning", "noise is multiplied", dead_channels),
-    Rule("useless-bias", "note", "it costs, and does nothing", useless_bias),
-    Rule("weight-decay", "note", "γ and β are pulled to 0", weight_decay),
-    Rule("int8-range", "note", "one scale leaves most channels no digits", int8_range),
-)
+RULES = {
+    "not-finite": Rule("error", "NaN in a buffer stays for ever", not_finite),
+    "bad-batch": Rule("error", "one NaN reaches every running statistic", bad_batch),
+    "never-updated": Rule("error", "in use it normalizes by 0 and 1", never_updated),
+    "far-statistics": Rule("error", "it is used on other data", far_statistics),
+    "training-layer": Rule("error", "answers depend on neighbours", training_layer),
+    "lost-activation": Rule("error", "the network became linear there", lost_parts),
+    "time-axis": Rule("error", "positions are taken for channels", time_axis),
+    "shared-layer": Rule("error", "one average fits neither place", shared_layer),
+    "thawed": Rule("error", "a frozen network changes all the same", thawed),
+    "eval-layer": Rule("warning", "it trains against old statistics", eval_layer),
+    "untracked": Rule("warning", "answers depend on neighbours", untracked),
+    "momentum": Rule("warning", "the last batch is all that is kept", momentum_sense),
+    "half-statistics": Rule("warning", "small updates are lost", half_statistics),
+    "few-values": Rule("warning", "a deviation of few values is noise", few_values),
+    "padding": Rule("warning", "filling is counted as data", padding),
+    "unsynchronized": Rule("warning", "every process has its own", unsynchronized),
+    "zero-weights": Rule("warning", "channels are switched off", zero_weights),
+    "dead-channels": Rule("warning", "noise is multiplied", dead_channels),
+    "useless-bias": Rule("note", "it costs, and does nothing", useless_bias),
+    "weight-decay": Rule("note", "γ and β are pulled to 0", weight_decay),
+    "int8-range": Rule("note", "one scale leaves most channels no digits", int8_range),
+}
 
 
 def wanted(ignore, severity):
-    """Return the rules to apply, and [(code, pattern of layer names)] to leave out."""
-    codes = [rule.code for rule in RULES]
-    parts = [
-        text.partition(":")
-        for text in ([ignore] if isinstance(ignore, str) else ignore)
-    ]
-    pairs = [(code, pattern or "*") for code, _, pattern in parts]
-    unknown = [code for code, _ in pairs if code not in codes]
+    """Return a function that says whether a finding is to be reported."""
+    ignore = [ignore] if isinstance(ignore, str) else ignore
+    pairs = [text.partition(":")[::2] for text in ignore]
+    unknown = [code for code, _ in pairs if code not in RULES]
     if unknown:
         what = f"ignore must hold codes, or code:layer, got {unknown}"
-        raise ValueError(f"{what}; known are {codes}")
+        raise ValueError(f"{what}; known are {list(RULES)}")
     if severity not in SEVERITIES:
         what = f"severity must be one of {SEVERITIES}, the least to report"
         raise ValueError(f"{what}; got {severity!r}")
-    least = SEVERITIES.index(severity)
-    rules = [r for r in RULES if SEVERITIES.index(r.severity) >= least]
-    return [r for r in rules if (r.code, "*") not in pairs], pairs
 
+    def is_wanted(finding):
+        names = [name or "*" for code, name in pairs if code == finding.code]
+        left = any(fnmatchcase(finding.layer, name) for name in names)
+        return not left and rank_of(finding) >= SEVERITIES.index(severity)
 
-def is_left(finding, pairs):
-    """Return whether (code, pattern of layer names) leaves a finding out."""
-    return any(finding.code == c and fnmatchcase(finding.layer, p) for c, p in pairs)
+    return is_wanted
 
 
 def diagnose(
@@ -231,12 +214,10 @@ def diagnose(
     if optimizer is not None and not hasattr(optimizer, "param_groups"):
         what = f"optimizer must be a torch optimizer, got {type(optimizer).__name__}"
         raise TypeError(f"{what}; pass optimizer=torch.optim.SGD(...)")
-    rules, left = wanted(ignore, severity)
+    is_wanted = wanted(ignore, severity)
     seen = survey(model, batch, optimizer, forward)
-    found = [f for rule in rules for f in rule.find(seen) if not is_left(f, left)]
+    found = [f for r in RULES.values() for f in r.find(seen) if is_wanted(f)]
     shared = {f.layer for f in found if f.code == "shared-layer"}  # none fit these
-    found = [
-        f for f in found if (f.code, f.layer in shared) != ("far-statistics", True)
-    ]
+    found = [f for f in found if f.code != "far-statistics" or f.layer not in shared]
     wrapped = getattr(given, "module", None) is model
     return Report(found, len(seen.norms), "model.module" if wrapped else "model")

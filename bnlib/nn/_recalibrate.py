@@ -6,6 +6,7 @@ Extracted by `make export`: edit the notebook, not this file.
 import contextlib
 import functools
 import itertools
+import operator
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -46,9 +47,8 @@ class Pass(NamedTuple):
     """What one pass over a loader saw of the layers that are measured.
 
     totals : {name: (n, mean, m2)}, in the order of the calls. orders : {names called
-    by a batch, in order}.
-    spoiled : {name: the first batch that brought it NaN or infinity}. batches : how
-    many there were.
+    by a batch, in order}. spoiled : {name: the first batch that brought it NaN or
+    infinity}. batches : how many there were.
     """
 
     totals: dict
@@ -78,9 +78,10 @@ def one_pass(model, loader, names, forward):
 
 def write(layer, total, batches):
     """Store population statistics; return whether they moved by more than rounding."""
-    unshare(layer)
-    old_mean, old_std = (v.clone() for v in running(layer))
     n, mean, m2 = total
+    if not m2.isfinite().all():  # a layer before it is not right yet
+        return True
+    old_mean, old_std = (v.clone() for v in running(layer))
     layer.running_mean.copy_(mean)
     if isinstance(layer, BatchRenorm):
         layer.running_std.copy_((m2 / n + layer.eps) ** 0.5)
@@ -93,20 +94,6 @@ def write(layer, total, batches):
     digits = torch.promote_types(layer.running_mean.dtype, torch.float32)
     rounding = 100 * torch.finfo(digits).eps
     return not all((m <= rounding).all() for m in moved)
-
-
-def unshare(layer):
-    """Give every statistic memory of its own; assigned by hand, they may share it."""
-    seen = set()
-    for name, buffer in layer._buffers.items():
-        place = None if buffer is None else buffer.untyped_storage()._cdata
-        if place in seen:
-            layer._buffers[name] = buffer.clone()
-        seen.add(place) if place else None
-    counter = layer._buffers.get("num_batches_tracked")
-    if counter is not None and counter.numel() != 1:
-        zero = torch.zeros((), dtype=torch.long, device=counter.device)
-        layer._buffers["num_batches_tracked"] = zero
 
 
 def to_measure(model, layers=None):
@@ -136,15 +123,17 @@ def to_measure(model, layers=None):
 
 def check_layers(names):
     """Raise TypeError or ValueError for what is no pooled mean and variance."""
-    owner = {}
+    owners = {}
     for layer, name in names.items():
         if not is_pooled(layer):
             what = f"layer {name!r} must be a batch norm, got {type(layer).__name__}"
             raise TypeError(f"{what}; pass layers=[...] without it")
-        place = layer.running_mean.untyped_storage()._cdata
-        if owner.setdefault(place, name) != name and layer.running_mean.numel():
-            what = f"layers {owner[place]!r} and {name!r} share running statistics"
-            raise ValueError(f"{what}; give each its own: a clone()")
+        own = [v for key, v in layer._buffers.items() if key.startswith("running")]
+        for place in (v.untyped_storage()._cdata for v in own if v.numel()):
+            if place in owners:
+                what = f"layers {owners[place]!r} and {name!r} share running statistics"
+                raise ValueError(f"{what}; give each its own: a clone()")
+            owners[place] = name
 
 
 def check_loader(loader):
@@ -183,7 +172,7 @@ def together(group, function):
 def check_together(found, model):
     """Raise ValueError where processes cannot measure together.
 
-    found : [(names, number of batches or None)], one for every process.
+    found : [(names, number of batches or -1)], one for every process.
     """
     names, sizes = zip(*found, strict=True)
     if any(n != names[0] for n in names):
@@ -264,12 +253,19 @@ def measure(model, loader, names, forward, progress, group, every):
             left = {m: name for m, name in left.items() if name in seen.totals}
             last = len(right) + len(left)
         check_pass(seen, left)
-        job = functools.partial(write_all, layers, seen)
-        moved = [any(flags) for flags in zip(*together(group, job), strict=True)]
+
+        def store(seen=seen):
+            found = seen.totals.items()
+            return [write(layers[name], v, seen.batches) for name, v in found]
+
+        moved = [any(flags) for flags in zip(*together(group, store), strict=True)]
         known = [*moved, True].index(True) + 1
         if not is_one_way(seen.orders):
             known = 0 if any(moved) else len(moved)
-            check_settles(depth, last, known)
+            if not known and depth > 2 * last + 20:
+                what = f"statistics still move after {depth} passes: a layer feeds"
+                cure = "give it one for every place, or layers=[...]"
+                raise ValueError(f"{what} itself; {cure}")
         new = list(seen.totals.items())[:known]
         right |= {name: (total, seen.batches) for name, total in new}
         if len(right) == last:
@@ -278,22 +274,10 @@ def measure(model, loader, names, forward, progress, group, every):
     return right
 
 
-def write_all(layers, seen):
-    """Store what a pass has measured; return for every layer whether it moved."""
-    return [write(layers[n], total, seen.batches) for n, total in seen.totals.items()]
-
-
 def is_one_way(orders):
     """Return whether every batch calls the same layers, in one order, each once."""
     (first_order, *others) = orders
     return not others and len(set(first_order)) == len(first_order)
-
-
-def check_settles(depth, last, known):
-    """Raise ValueError where layers that feed themselves find no statistics."""
-    if not known and depth > 2 * last + 20:
-        what = f"statistics still move after {depth} passes: a layer feeds itself"
-        raise ValueError(f"{what}; give it one for every place, or layers=[...]")
 
 
 def recalibrate(
@@ -351,7 +335,7 @@ def recalibrate(
         names = to_measure(model, layers)
         check_layers(names)
         check_loader(loader)
-        return list(names.values()), size_of(loader)
+        return list(names.values()), operator.length_hint(loader, -1)
 
     found = together(process_group, prepare)
     check_together(found, model)
@@ -364,11 +348,3 @@ def recalibrate(
             with torch.inference_mode(layer.running_mean.is_inference()):
                 write(layer, *right[name])
     return [name for name in names.values() if name in right]
-
-
-def size_of(loader):
-    """Return how many batches a loader says that it has; None where it does not."""
-    try:
-        return len(loader)
-    except TypeError:
-        return None

@@ -47,14 +47,24 @@ def cure_of(findings):
 
     Up to eight items are written out, more are looked up in `report`.
     """
-    first, items = (
-        findings[0],
-        [f.layer if f.item is None else f.item for f in findings],
-    )
+    items = [f.item or f.layer for f in findings]
     names = pprint.pformat(items, compact=True, width=72)
     if len(items) > 8:
-        names = f"[f.item or f.layer for f in report if f.code == {first.code!r}]"
-    return first.recipe.replace("NAMES", names)
+        code = findings[0].code
+        names = f"[f.item or f.layer for f in report if f.code == {code!r}]"
+    return findings[0].recipe.replace("NAMES", names)
+
+
+def measure_anew(layer, seen):
+    """Return the line that measures a layer; frozen ones have to be named."""
+    active = layer.training or not seen.model.training
+    names = "" if active and not is_frozen(layer) else ", layers=NAMES"
+    return f"bnlib.recalibrate(model, loader{names})"
+
+
+def each(does):
+    """Return the lines that do something to every layer that is named."""
+    return f"for name in NAMES:\n    model.get_submodule(name).{does}"
 
 
 def not_finite(seen):
@@ -70,18 +80,9 @@ def not_finite(seen):
             what = f"NaN, infinite, or a variance below 0: {max(bad.values())} values"
             what += f" of {' and of '.join(bad)}"
             anew = is_pooled(layer) and set(bad) <= set(stored)
-            recipe = measure_anew(layer, seen) if anew else RELOAD
+            reload = "model.load_state_dict(checkpoint)  # from before the NaN"
+            recipe = measure_anew(layer, seen) if anew else reload
             yield Finding("not-finite", name, what, recipe)
-
-
-def measure_anew(layer, seen):
-    """Return the line that measures a layer; frozen ones have to be named."""
-    active = layer.training or not seen.model.training
-    names = "" if active and not is_frozen(layer) else ", layers=NAMES"
-    return f"bnlib.recalibrate(model, loader{names})"
-
-
-RELOAD = "model.load_state_dict(checkpoint)  # from before the NaN"
 
 
 def bad_batch(seen):
@@ -104,21 +105,18 @@ def never_updated(seen):
     """Find layers that shall use running statistics and never had any."""
     for layer, name in seen.norms.items():
         instance = isinstance(layer, INSTANCE_NORMS)
-        tracks = getattr(layer, "running_mean", None) is not None
-        used = (
-            tracks
-            and not layer.training
-            and getattr(layer, "track_running_stats", True)
-        )
+        used = tracks(layer) and not layer.training
         if used and (instance or is_pooled(layer)) and is_fresh(layer):
             what = "running statistics are those of a new layer: mean 0, variance 1"
-            recipe = UNTRACK if instance else measure_anew(layer, seen)
+            untrack = each("track_running_stats = False")
+            recipe = untrack if instance else measure_anew(layer, seen)
             yield Finding("never-updated", name, what, recipe)
 
 
-UNTRACK = """\
-for name in NAMES:
-    model.get_submodule(name).track_running_stats = False"""
+def tracks(layer):
+    """Return whether a layer has running statistics, and uses them."""
+    stored = getattr(layer, "running_mean", None) is not None
+    return stored and getattr(layer, "track_running_stats", True)
 
 
 def is_fresh(layer):
@@ -143,11 +141,10 @@ def is_new(layer):
     In training only: a layer in use is expected to have arrived, and one that does not
     count its batches, too.
     """
-    counter, momentum = (
-        getattr(layer, n, None) for n in ("num_batches_tracked", "momentum")
-    )
+    counter = getattr(layer, "num_batches_tracked", None)
     if is_fresh(layer) or counter is None or counter.numel() != 1:
         return is_fresh(layer)
+    momentum = getattr(layer, "momentum", None)
     rest = (1 - (1.0 if momentum is None else momentum)) ** int(counter)
     return layer.training and rest > 0.01
 
@@ -165,8 +162,7 @@ def far_statistics(seen):
         if stored is None or use.values < 2 or use.broken or is_new(use.layer):
             continue
         if all(s.isfinite().all() for s in stored):
-            std = (use.var + getattr(use.layer, "eps", 0.0)) ** 0.5
-            shift, ratio = apart(use.mean, std, *stored)
+            shift, ratio = apart(use.mean, use.std, *stored)
             if is_far(shift, ratio, use.shape[0]):
                 what = f"the batch's mean is {shift:.1f} σ from the running mean"
                 what += f", its σ {ratio:.2g} times the running one"
@@ -180,30 +176,22 @@ def momentum_sense(seen):
         momentum = getattr(layer, "momentum", None)
         if momentum is not None and momentum > 0.5:
             what = f"momentum={momentum:g} is the weight of the NEW batch here"
-            new = f"{max(1 - momentum, 0.01):.3g}"
-            yield Finding("momentum", name, what, MOMENTUM.replace("0.1", new))
-
-
-MOMENTUM = """\
-for name in NAMES:
-    model.get_submodule(name).momentum = 0.1"""
+            recipe = each(f"momentum = {max(1 - momentum, 0.01):.3g}")
+            yield Finding("momentum", name, what, recipe)
 
 
 def shared_layer(seen):
     """Find a layer that is called several times, on inputs with unlike moments."""
     for layer, name in seen.batch_norms():
         calls = [u for u in seen.pooled() if u.layer is layer and u.values > 1]
-        eps = getattr(layer, "eps", 0.0)
-        moments = [(u.mean, (u.var + eps) ** 0.5) for u in calls]
-        pairs = [apart(*m, *moments[0]) for m in moments[1:]]
+        pairs = [apart(u.mean, u.std, calls[0].mean, calls[0].std) for u in calls[1:]]
         shift, ratio = max(pairs, default=(0.0, 1.0))
         if any(is_far(*pair, min(u.shape[0] for u in calls)) for pair in pairs):
             what = f"called {len(calls)} times: means {shift:.1f} σ apart"
             what += f", σ {ratio:.2g} times the first"
-            yield Finding("shared-layer", name, what, APART)
-
-
-APART = "second = copy.deepcopy(model.get_submodule(NAMES[0]))  # one for every place"
+            cure = "second = copy.deepcopy(model.get_submodule(NAMES[0]))"
+            cure += "  # one for every place"
+            yield Finding("shared-layer", name, what, cure)
 
 
 def few_values(seen):
@@ -243,11 +231,11 @@ def time_axis(seen):
     """Find a norm on (N, L, C), L = C, straight from a Linear: it takes L for C."""
     made = {name: layer for name, layer, _ in seen.made.values()}
     for use in seen.uses:
-        if use.mean is None and not isinstance(use.layer, BY_EXAMPLE):
+        linear, norm = made.get(use.source), use.layer
+        by_channel = use.mean is not None or isinstance(norm, BY_EXAMPLE)
+        if not by_channel or not isinstance(linear, torch.nn.Linear):
             continue
-        linear = isinstance(made.get(use.source), torch.nn.Linear)
-        square = len(use.shape) == 3 and use.shape[1] == use.shape[2]
-        square = square and linear and use.shape[2] == made[use.source].out_features
+        square = use.shape[1:] == (linear.out_features, linear.out_features)
         if square and use.strides[2] == 1:  # what it puts out is still last
             what = f"input {use.shape} comes from a Linear: channels are last, and"
             what += " each position is normalized instead"
@@ -257,14 +245,7 @@ def time_axis(seen):
 
 def moves(layer):
     """Return whether a layer has statistics that move in training."""
-    stored = getattr(layer, "running_mean", None) is not None
-    tracks = getattr(layer, "track_running_stats", True)
-    return stored and tracks and getattr(layer, "momentum", 0.0) != 0
-
-
-def is_trainable(layer):
-    """Return whether a layer has weights that are to be trained."""
-    return any(p.requires_grad for p in layer.parameters(recurse=False))
+    return tracks(layer) and getattr(layer, "momentum", 0.0) != 0
 
 
 def training_layer(seen):
@@ -280,20 +261,16 @@ def thawed(seen):
     for layer, name in seen.norms.items():
         if moves(layer) and seen.model.training and layer.training and is_frozen(layer):
             what = "weights are frozen, but running statistics still move"
-            yield Finding("thawed", name, what, FREEZE)
-
-
-FREEZE = """\
-# after every model.train()
-for name in NAMES:
-    model.get_submodule(name).eval()"""
+            recipe = "# after every model.train()\n" + each("eval()")
+            yield Finding("thawed", name, what, recipe)
 
 
 def eval_layer(seen):
     """Find trainable layers in evaluation mode in a model in training."""
     for layer, name in seen.norms.items():
         left = seen.model.training and not layer.training
-        if left and moves(layer) and is_trainable(layer):
+        trains = any(p.requires_grad for p in layer.parameters(recurse=False))
+        if left and trains and moves(layer):
             what = "is in evaluation mode, weights trainable, in a model in training"
             yield Finding("eval-layer", name, what, "model.train()")
 
@@ -443,21 +420,8 @@ def half_statistics(seen):
         kept = layer.running_mean
         if kept is not None and kept.dtype.itemsize < 4:
             what = f"running statistics are {kept.dtype}: updates are lost, or overflow"
-            yield Finding("half-statistics", name, what, WIDEN)
-
-
-WIDEN = """\
-# inputs may stay as they are
-for name in NAMES:
-    model.get_submodule(name).float()"""
-
-
-def largest_weight(layer):
-    """Return max |W| for each output channel (C,), float64."""
-    size = whole(layer.weight).double().abs()
-    if not isinstance(layer, TRANSPOSED):
-        return size.flatten(1).amax(1)
-    return size.unflatten(0, (layer.groups, -1)).amax(1).flatten(2).amax(2).flatten()
+            recipe = "# inputs may stay as they are\n" + each("float()")
+            yield Finding("half-statistics", name, what, recipe)
 
 
 def int8_range(seen):
@@ -493,6 +457,14 @@ PER_CHANNEL = """\
 for name in NAMES:
     weight = model.get_submodule(name).weight.detach()
     scale = weight.abs().reshape(len(weight), -1).amax(1) / 127"""
+
+
+def largest_weight(layer):
+    """Return max |W| for each output channel (C,), float64."""
+    size = whole(layer.weight).double().abs()
+    if not isinstance(layer, TRANSPOSED):
+        return size.flatten(1).amax(1)
+    return size.unflatten(0, (layer.groups, -1)).amax(1).flatten(2).amax(2).flatten()
 
 
 def unsynchronized(seen):

@@ -177,12 +177,9 @@ def names_of(model):
         if any(is_lazy(v) for v in own):
             what = f"layer {name!r} must know its size, got {type(module).__name__}"
             raise TypeError(f"{what}; call the model on a batch first")
-    return {m: name for m, name in named.items() if not is_closed(m)}
-
-
-def is_closed(module):
-    """Return whether a module is scripted, or the shell of torch.compile."""
-    return isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules
+    scripted = torch.jit.ScriptModule
+    return {m: name for m, name in named.items()
+            if not (isinstance(m, scripted) or "_orig_mod" in m._modules)}  # fmt: skip
 
 
 def norms_of(model):
@@ -218,6 +215,11 @@ class Use(NamedTuple):
     def values(self):
         """Values per channel."""
         return math.prod((self.shape[0], *self.shape[2:]))
+
+    @property
+    def std(self):
+        """What the layer divides by: sqrt(var + eps), eps where it has one."""
+        return (self.var + getattr(self.layer, "eps", 0.0)) ** 0.5
 
 
 class Survey(NamedTuple):
@@ -287,8 +289,7 @@ def use_of(layer, name, source, x):
     if is_pooled(layer) and x.ndim > 1 and x.is_floating_point():
         n, mean, m2 = moments_of(x)
         var = m2 / n if n else m2
-    fine = mean is None or not x.numel() or bool(mean.isfinite().all())
-    broken = 0 if fine else int((~x.isfinite()).flatten(1).any(1).sum())
+    broken = 0 if mean is None else int((~x.isfinite()).flatten(1).any(1).sum())
     shape, strides = tuple(x.shape), tuple(x.stride())
     return Use(name, layer, source, shape, strides, filled(x), broken, mean, var)
 
@@ -302,15 +303,12 @@ def filled(x):
     if x.ndim != 3 or x.shape[1] < 2 or not x.is_floating_point() or not x.numel():
         return 0.0
     sides = x.detach(), x.detach().flip(2)
-    return max(
-        filled_behind(s[:, :, : x.shape[2] - k]) for s in sides for k in range(4)
-    )
+    ends = range(x.shape[2], max(x.shape[2] - 4, 0), -1)
+    return max(filled_behind(s[:, :, :end]) for s in sides for end in ends)
 
 
 def filled_behind(x):
     """Return that share for filling behind, up to the last position of x."""
-    if not x.numel():
-        return 0.0
     close = 1e-5 * x.abs().amax()
     last = x[:, :, -1:]
     run = ((x - last).abs() <= close).all(1).flip(1).cumprod(1).sum(1)
@@ -329,8 +327,7 @@ def lend(use):
     own = use.layer._buffers
     if use.mean is None or use.values < 2:
         return False
-    std = (use.var + getattr(use.layer, "eps", 0.0)) ** 0.5
-    lent = {"running_mean": use.mean, "running_var": use.var, "running_std": std}
+    lent = {"running_mean": use.mean, "running_var": use.var, "running_std": use.std}
     lent = {n: v for n, v in lent.items() if getattr(own.get(n), "shape", 0) == v.shape}
     for name, v in lent.items():
         own[name] = v.clamp(max=torch.finfo(own[name].dtype).max).to(own[name])
@@ -345,8 +342,7 @@ def through(x, use):
     if not x.requires_grad:
         return None
     axes, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
-    std = (use.var + getattr(use.layer, "eps", 0.0)) ** 0.5
-    mean, std = (v.to(x).reshape(shape) for v in (use.mean, std))
+    mean, std = (v.to(x).reshape(shape) for v in (use.mean, use.std))
 
     def project(g):
         xhat = (x.detach() - mean) / std
