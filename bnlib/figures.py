@@ -16,10 +16,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from cycler import cycler
 from IPython import get_ipython
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from matplotlib_inline import backend_inline
 
-__all__ = ["COLOURS", "to_svg", "style", "movable"]
+__all__ = ["COLOURS", "to_svg", "style", "table", "movable"]
 
 
 COLOURS = {
@@ -171,6 +172,18 @@ def style():
     if shell := get_ipython():
         backend_inline.set_matplotlib_formats("svg")
         shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, to_svg)
+
+
+def table(columns, rows):
+    """Return a table in Markdown: cells are text, columns of numbers are set right."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    numbers = [
+        all(re.match(r"[−-]?\d|–?$", c) for c in cs) for _, *cs in zip(columns, *rows)
+    ]
+    sides = ["--:" if is_number else "---" for is_number in numbers]
+    return Markdown(
+        "\n".join(f"| {' | '.join(line)} |" for line in (columns, sides, *rows))
+    )
 
 
 def _in_parts(frames):
