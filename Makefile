@@ -27,7 +27,7 @@ export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vendor book test coverage check export exercises run experiments bench lab serve pdf \
-	shares links lock release clean distclean
+	links lock release clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | \
@@ -54,7 +54,7 @@ $(READY): requirements.txt requirements-lock.txt pyproject.toml tools/setup_chec
 	         /^Installing/ {printf "\n   installing them, a minute or two\n"; fflush()}'
 	@touch $(READY)
 
-# Asked for by name, it tries again what was refused within a day.
+# Asked for by name, it tries again what was refused.
 vendor: $(READY)
 	@$(PY) tools/frontend.py $(if $(filter vendor,$(MAKECMDGOALS)),--again)
 	@$(PY) tools/python_in_page.py $(if $(filter vendor,$(MAKECMDGOALS)),--again)
@@ -116,9 +116,6 @@ serve: book  ## build the site and serve it at http://localhost:8000 (PORT=...)
 pdf: book  ## print the whole book into one file, with a headless Chromium
 	@echo "== printing the book"
 	@$(PY) tools/pdf.py
-
-shares: book  ## what pages are made of: code and monospaced output, figures
-	@$(PY) tools/shares.py
 
 links: $(READY)  ## follow every link that leads out of the book (needs the web)
 	@$(VENV)/bin/jupyter-book build -q --builder linkcheck --path-output _build/links . \

@@ -291,7 +291,7 @@ def movable(draw, values, *, label="", describe, show=str, start=0, live=None):
         Index of the frame shown first.
     live : dict
         Kind and numbers of a figure that the site computes in place of the frames
-        (chapters/_static/live.js).
+        (chapters/_static/movables.js).
 
     Returns
     -------

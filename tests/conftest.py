@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from nbval.plugin import IPyNbCell
@@ -43,14 +44,39 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def playwright():
     from playwright.sync_api import sync_playwright
-    from test_site import SWITCHES, chromium_path
 
     with sync_playwright() as playwright:
-        path = chromium_path(playwright)
-        if path is None:
-            pytest.skip("no Chromium: set $CHROMIUM")
-        browser = playwright.chromium.launch(executable_path=path, args=SWITCHES)
-        yield browser
-        browser.close()
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def chromium(playwright):
+    import pdf
+
+    try:
+        browser = pdf.chromium(playwright)
+    except SystemExit as why:
+        pytest.skip(str(why))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def firefox(playwright):
+    """Another engine: a new browser of Playwright's own, where it is installed."""
+    if not Path(playwright.firefox.executable_path).is_file():
+        pytest.skip("no Firefox: `playwright install firefox`")
+    browser = playwright.firefox.launch()
+    yield browser.new_context(reduced_motion="reduce")
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def base():
+    """The site's address while it is served on this machine."""
+    import pdf
+
+    with pdf.served() as address:
+        yield address

@@ -6,16 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import landing
 import pytest
+import python_in_page
 from bs4 import BeautifulSoup
 
 import bnlib
 from bnlib.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import landing  # noqa: E402
-import python_in_page  # noqa: E402
 
 KNOWN = landing.chapters()
 PAGE = (ROOT / "chapters" / "index.md").read_text()
@@ -109,7 +108,6 @@ def test_the_claims_shown_are_as_the_ledger_has_them():
     made = html(landing.heard())
     verdicts = [mark.get_text() for mark in made.select(".bn-verdict")]
     assert len({*verdicts}) == len(verdicts) == len(landing.HEARD)
-    assert {*verdicts} <= {*landing.VERDICTS}
     found = [row.select("td")[1].get_text() for row in made.select("tbody tr")]
     assert all(re.search(r"\d", text) and "{" not in text for text in found)
 

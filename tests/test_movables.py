@@ -40,7 +40,7 @@ def soup(figure):
 
 
 def frames(html):
-    """The frames as bnlib.js puts them together: (sentence, SVG)."""
+    """The frames as movables.js puts them together: (sentence, SVG)."""
     data = json.loads(html.script.text)
     drawn = ["".join(data["parts"][n] for n in row) for row in data["rows"]]
     return list(zip(data["said"], drawn, strict=True))

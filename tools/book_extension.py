@@ -1,40 +1,13 @@
 """What the book asks of Sphinx beyond its configuration; loaded by _config.yml.
 
-- Formulas are set while building (tools/formulas.py). Where node is missing the pages
-  set them: MathJax comes from the site itself where `make vendor` has fetched it
-  (tools/frontend.py), else from the public CDN that Sphinx links to.
-- The version in the footer is the one of pyproject.toml.
-- The message of an error is set as words.
-- Descriptions, card, sitemap, robots and 404 are those of tools/publishing.py.
-- What the theme writes that a screen reader stumbles over is mended in each page.
-- An exercise is one card: its cell, its hints and its solution stand in it, these two
-  folded by the browser itself.
-- Chapter 0 and the appendices have numbers, and their figures too.
-- Greek letters in prose are set as in formulas, and ε has one shape in both.
-- Verdicts of claims have a colour and a pattern; every claim of the ledger an address.
-- Figures with a slider become plain HTML, which needs no script to be seen
-  (tools/movables.py).
-- The reference is written from the docstrings, with a page for every module
-  (tools/reference.py); the tables of frameworks from chapters/parity.toml
-  (tools/parity.py); the claims of a chapter from the ledger's (tools/claims.py).
-- The search knows sections, terms, names and exercises (tools/site_search.py).
-- Icons that no page shows are left out of the theme's style sheet (tools/slim.py), and
-  MathJax out of pages without a formula.
-- The first page gets a picture that moves (tools/opening.py); proofs, ways through and
-  the map of the chapters (tools/landing.py).
-- The first time a page uses a term of the glossary, the word links to it, and bnlib.js
-  shows the definition while the pointer rests there.
-- Cells that Python in the page can run are marked, and its script is added
-  (tools/python_in_page.py).
-- A number and its unit stay in one line, a formula and its full stop too, and so do
-  1e-7, ∂L/∂x, a shape like (N, C), chapter 4.
-- sphinx-thebe, which runs cells on a remote server and which this book does not use,
-  is kept off the pages: its script is injected twice and throws.
+Here is what changes a page's own words and boxes, each in a function that says what;
+what has files of its own is in the tools that `setup` names at its end.
 """
 
 import json
 import re
 import tomllib
+from html import escape
 from pathlib import Path
 
 import claims
@@ -55,12 +28,9 @@ from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx import addnodes
 from sphinx.environment.collectors.toctree import TocTreeCollector
 from sphinx.transforms.post_transforms import SphinxPostTransform
-from sphinx.util import logging
 from sphinx_exercise.nodes import is_exercise_node
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRA = ROOT / "_build" / "extra"
-MATHJAX = "vendor/mathjax/es5/tex-chtml.js"
 
 # (what the theme writes, what is written in its place), found by axe-core.
 MENDS = [
@@ -104,31 +74,13 @@ MENDS = [
     (r' role="doc-biblioentry"', ' role="listitem"'),
 ]
 
-logger = logging.getLogger(__name__)
-
-
-def serve_vendored(app, config):
-    """Point the pages to the fetched copy, where there is one."""
-    if not (EXTRA / MATHJAX).is_file():
-        logger.info("MathJax: linked from a CDN, no fetched copy found")
-        return
-    config.html_static_path.append(str(EXTRA))
-    config.mathjax_path = MATHJAX
-
-
-def unify_epsilon(app, config):
-    r"""Formulas show \epsilon as the ε of the text."""
-    config.mathjax3_config = {"tex": {"macros": {"epsilon": r"\varepsilon"}}}
-
 
 def fill_version(app, config):
     """Write the package's version where the footer says {version}."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     config.release = config.version = project["version"]
-    footer = config.html_theme_options.get("extra_footer", "")
-    config.html_theme_options["extra_footer"] = footer.replace(
-        "{version}", project["version"]
-    )
+    options = config.html_theme_options
+    options["extra_footer"] = options["extra_footer"].format(version=config.version)
 
 
 def set_messages(app, doctree, docname):
@@ -139,30 +91,18 @@ def set_messages(app, doctree, docname):
             block["classes"].append("bn-message")
 
 
-class Fold(nodes.Element):
-    """What the browser shows when its title is pressed, script or none."""
-
-
-def visit_fold(self, node):
-    self.body.append(self.starttag(node, "details"))
-    self.body.append(f"<summary>{self.encode(node['title'])}</summary>")
-
-
-def depart_fold(self, node):
-    self.body.append("</details>")
-
-
 def fold_answer(node):
-    """A hint or a solution as a fold; it stands in its exercise, which has a name."""
+    """A hint or a solution as a fold of the browser's own, which needs no script.
+
+    It stands in its exercise, which has a name.
+    """
     title, *content = node.children
-    is_solution = "solution" in node["classes"]
-    return Fold(
-        "",
-        *content,
-        ids=node["ids"],
-        classes=[name for name in node["classes"] if name != "dropdown"],
-        title="Solution" if is_solution else title.astext(),
-    )
+    words = "Solution" if "solution" in node["classes"] else escape(title.astext())
+    classes = " ".join(name for name in node["classes"] if name != "dropdown")
+    name = f' id="{node["ids"][0]}"' if node["ids"] else ""
+    start = f'<details class="{classes}"{name}><summary>{words}</summary>'
+    ends = (nodes.raw("", text, format="html") for text in (start, "</details>"))
+    return [next(ends), *content, next(ends)]
 
 
 def unwrap_name(title):
@@ -181,7 +121,7 @@ def make_exercise_cards(app, doctree, docname):
         for node in siblings[siblings.index(exercise) + 1 :]:
             classes = node.get("classes", []) if isinstance(node, nodes.Element) else []
             if "dropdown" in classes:
-                answers += fold_answer(node)
+                answers.extend(fold_answer(node))
             elif "tag_exercise" in classes and not answers.children:
                 exercise += node
             elif isinstance(node, nodes.target | nodes.comment):
@@ -194,13 +134,9 @@ def make_exercise_cards(app, doctree, docname):
 
 
 def mend_pages(app, exception):
-    """Write MENDS into the pages built, once; remove pages that no chapter has now."""
+    """Write MENDS into the pages built, once."""
     if exception or app.builder.format != "html":
         return
-    pages = {Path(app.outdir, f"{name}.html") for name in app.env.found_docs}
-    for path in Path(app.outdir, "chapters").glob("*.html"):
-        if path not in pages:  # of a chapter that had this name once
-            path.unlink()
     for path in Path(app.outdir).rglob("*.html"):
         if path.is_relative_to(Path(app.outdir) / "_static"):
             continue
@@ -237,8 +173,7 @@ def prepare_notebook(app, docname, source):
     movables.place(book)
     drawings.place(book)
     if claims.place(book, docname.removeprefix("chapters/")):
-        for path in (claims.CLAIMS, claims.LEDGER, claims.__file__):
-            app.env.note_dependency(str(path))
+        depend(app, "chapters/claims.toml", "chapters/22_ledger.ipynb")
     source[0] = json.dumps(book)
 
 
@@ -256,33 +191,28 @@ class FoldProse(SphinxPostTransform):
                 cell.next_node(HideCodeCellNode).insert(0, prose)
 
 
-def write_modules(app, docname, source):
-    """Fill chapters/modules.md; it and chapters/api.md are new with every module."""
-    if docname not in ("chapters/api", "chapters/modules"):
-        return
-    source[0] = source[0].replace("% modules", reference.listing())
-    for path in (*(ROOT / "bnlib").rglob("*.py"), reference.__file__):
+WRITTEN = {  # what fills marks on a page, and what that reads
+    "chapters/index": (
+        lambda text: opening.write(landing.write(text)),
+        ("chapters/*.ipynb", "chapters/claims.toml", "pyproject.toml"),
+    ),
+    "chapters/api": (str, ("bnlib/**/*.py",)),
+    "chapters/modules": (reference.write_list, ("bnlib/**/*.py",)),
+    "chapters/parity": (parity.fill, ("chapters/parity.toml",)),
+}
+
+
+def write_page(app, docname, source):
+    """Fill a page that is WRITTEN, anew when what it is made of has changed."""
+    if docname in WRITTEN:
+        fill, sources = WRITTEN[docname]
+        source[0] = fill(source[0])
+        depend(app, *sources)
+
+
+def depend(app, *patterns):
+    for path in (p for pattern in patterns for p in ROOT.glob(pattern)):
         app.env.note_dependency(str(path))
-
-
-def write_parity(app, docname, source):
-    """Fill the tables into chapters/parity.md, anew when a fact has changed."""
-    if docname == "chapters/parity":
-        source[0] = parity.fill(source[0])
-        app.env.note_dependency(str(parity.FACTS))
-        app.env.note_dependency(parity.__file__)
-
-
-def write_landing(app, docname, source):
-    """Fill chapters/index.md: picture, proofs and map, anew with every chapter."""
-    if docname == "chapters/index":
-        source[0] = opening.write(landing.write(source[0]))
-        chapters = ROOT / "chapters"
-        for path in (*chapters.glob("*.ipynb"), chapters / "claims.toml"):
-            app.env.note_dependency(str(path))
-        app.env.note_dependency(str(ROOT / "pyproject.toml"))
-        for path in (landing.__file__, opening.__file__):
-            app.env.note_dependency(str(path))
 
 
 def glossary_terms():
@@ -295,7 +225,7 @@ def glossary_terms():
 def link_terms(app, doctree):
     """Link the first mention of every term in the running text of a chapter."""
     docname = app.env.docname
-    app.env.note_dependency(str(ROOT / "chapters" / "notation.md"))
+    depend(app, "chapters/notation.md")
     if docname == "chapters/notation" or not docname.startswith("chapters/"):
         return
     for term in glossary_terms():
@@ -374,15 +304,7 @@ def number_pages(app, config):
     TocTreeCollector.assign_figure_numbers = assign_figure_numbers
 
 
-VERDICTS = (
-    "reproduced",
-    "partly",
-    "not at this scale",
-    "false as stated",
-    "disputed",
-)
 LINK = '<a class="headerlink" href="#{}" title="Link to this claim">#</a>'
-CHIP = '<span class="bn-verdict" data-verdict="{}">{}</span>'
 
 
 def judged_tables(doctree):
@@ -402,16 +324,17 @@ def mark_verdicts(app, doctree, docname):
     tables = list(judged_tables(doctree))
     ledger = [table for table, names in tables if "tested in" in names]
     if ledger:
-        places = "".join(f'<span id="verdict-{v.split()[0]}"></span>' for v in VERDICTS)
+        places = "".join(
+            f'<span id="verdict-{v.split()[0]}"></span>' for v in claims.VERDICTS
+        )
         ledger[0].parent.insert(1, nodes.raw("", places, format="html"))
     for table, _ in tables:
         table["classes"] += ["bn-claims", *["bn-ledger"] * (table in ledger)]
         for row in next(table.findall(nodes.tbody)):
             text = next(row[-1].findall(nodes.Text))
-            word = next((v for v in VERDICTS if text.startswith(v)), None)
+            word = next((v for v in claims.VERDICTS if text.startswith(v)), None)
             if word:
-                chip = CHIP.format(word.split()[0], word)
-                chip = nodes.raw("", chip, format="html")
+                chip = nodes.raw("", claims.chip(word), format="html")
                 text.parent.replace(text, [chip, nodes.Text(text[len(word) :])])
             if table in ledger:
                 name = "claim-" + nodes.make_id(row[0].astext())[:48].rstrip("-")
@@ -420,14 +343,11 @@ def mark_verdicts(app, doctree, docname):
 
 
 def drop_scripts(app, pagename, templatename, context, doctree):
-    """No page keeps the marks of an earlier search, none without a live figure loads
-    their script, and none without a formula of its own MathJax, though Sphinx gives the
-    first page that of all below it."""
+    """No page keeps the marks of an earlier search, nor, without a figure that moves,
+    the script of those."""
     unused = ["sphinx_highlight.js"]
-    if " data-live=" not in context.get("body", ""):
-        unused.append("live.js")
-    if 'class="math' not in context.get("body", ""):
-        unused.append("tex-chtml.js")
+    if "bn-movable" not in context.get("body", ""):
+        unused.append("movables.js")
     context["script_files"] = [
         script
         for script in context["script_files"]
@@ -444,28 +364,19 @@ def silence_thebe(app, config):
 
 
 def setup(app):
-    app.connect("config-inited", serve_vendored, priority=200)
     app.connect("config-inited", fill_version)
-    app.connect("config-inited", unify_epsilon)
     app.connect("config-inited", silence_thebe)
     app.connect("config-inited", number_pages, priority=900)
-    app.connect("doctree-read", join_numbers)
     app.connect("source-read", prepare_notebook)
-    app.add_post_transform(FoldProse)
-    app.connect("source-read", write_modules)
-    app.connect("source-read", write_parity)
-    app.connect("source-read", write_landing)
+    app.connect("source-read", write_page)
+    app.connect("doctree-read", join_numbers)
     app.connect("doctree-read", link_terms)
+    app.add_post_transform(FoldProse)
     app.connect("doctree-resolved", set_messages)
     app.connect("doctree-resolved", make_exercise_cards)
     app.connect("doctree-resolved", mark_verdicts)
-    app.add_node(Fold, html=(visit_fold, depart_fold))
     app.connect("html-page-context", drop_scripts, priority=900)
     app.connect("build-finished", mend_pages)
-    formulas.setup(app)
-    publishing.setup(app)
-    python_in_page.setup(app)
-    reference.setup(app)
-    site_search.setup(app)
-    slim.setup(app)
+    for tool in (formulas, publishing, python_in_page, reference, site_search, slim):
+        tool.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,12 +1,9 @@
-"""Write the ledger's rows into the chapters that test them, in place of `% claims`.
+"""The ledger elsewhere: a chapter's rows of it, in place of `% claims`, and its chips.
 
-A claim and its verdict stand once, in chapters/claims.toml; its numbers are quoted from
-what the cells tagged `ledger` have printed and from experiments/results. Chapter 22
-defines the functions that read and quote, and shows all claims; every other chapter
-shows its own, by the same functions.
+A claim and its verdict stand once, in chapters/claims.toml. What was measured is read
+off the tables that chapter 22 has printed, where its numbers are filled in.
 """
 
-import ast
 import json
 import re
 import tomllib
@@ -15,43 +12,33 @@ from pathlib import Path
 CHAPTERS = Path(__file__).resolve().parent.parent / "chapters"
 LEDGER = CHAPTERS / "22_ledger.ipynb"
 CLAIMS = CHAPTERS / "claims.toml"
+VERDICTS = ["reproduced", "partly", "not at this scale", "false as stated", "disputed"]
 MARK = "% claims"
-HEAD = (
-    "| the claim | who says so | what we measured | verdict |",
-    "|---|---|---|---|",
-)
+HEAD = "| the claim | who says so | what we measured | verdict |\n|---|---|---|---|"
 
 
-def functions() -> dict:
-    """The functions that chapter 22 defines, without running the chapter."""
-    wanted = {"PLACE", "printed_by", "gather", "spoken", "fill"}
-    space = {"re": re, "json": json}
-    for cell in json.loads(LEDGER.read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] != "code":
-            continue
-        for node in ast.parse("".join(cell["source"])).body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else node
-            name = getattr(target, "id", getattr(target, "name", None))
-            if name in wanted and isinstance(node, ast.FunctionDef | ast.Assign):
-                exec(compile(ast.Module([node], []), str(LEDGER), "exec"), space)
-                wanted.discard(name)
-    if wanted:
-        raise LookupError(f"chapter 22 no longer defines {sorted(wanted)}")
-    return space
+def claims():
+    return tomllib.loads(CLAIMS.read_text("utf-8"))["claim"]
+
+
+def measured():
+    """{what a claim says: what was measured}, as chapter 22 has printed it."""
+    cells = json.loads(LEDGER.read_text("utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    tables = ["".join(o.get("data", {}).get("text/markdown", "")) for o in outputs]
+    lines = re.findall(r"^\| (.+) \|$", "\n".join(tables), re.M)
+    rows = [line.split(" | ") for line in lines]
+    return {row[0]: row[3] for row in rows if len(row) == 5}
 
 
 def table(chapter: str) -> str:
-    """The claims that a chapter tests, numbers filled in."""
-    space = functions()
-    sources = space["gather"](CHAPTERS)
-    lines = list(HEAD)
-    for claim in tomllib.loads(CLAIMS.read_text(encoding="utf-8"))["claim"]:
+    """The claims that a chapter tests."""
+    found, lines = measured(), [HEAD]
+    for claim in claims():
         if claim["chapter"] == chapter:
-            verdict = claim["verdict"]
-            verdict += f" ({claim['by']})" if "by" in claim else ""
-            found = space["fill"](claim["found"], sources)
-            cells = claim["says"], claim["where"], found, verdict
-            lines.append("| " + " | ".join(cells) + " |")
+            verdict = claim["verdict"] + (f" ({claim['by']})" if "by" in claim else "")
+            row = claim["says"], claim["where"], found[claim["says"]], verdict
+            lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -63,3 +50,8 @@ def place(book: dict, chapter: str) -> bool:
             cell["source"] = source.replace(MARK, table(chapter))
             return True
     return False
+
+
+def chip(verdict: str) -> str:
+    kind = verdict.split()[0]
+    return f'<span class="bn-verdict" data-verdict="{kind}">{verdict}</span>'

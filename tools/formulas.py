@@ -6,7 +6,6 @@ there is a new formula. Without node the page sets them itself, as Sphinx has it
 """
 
 import functools
-import hashlib
 import json
 import re
 import subprocess
@@ -88,12 +87,10 @@ def store(app):
 
 def remember(app):
     """Take up what an earlier build has set, if it would be set the same today."""
-    parts = (MATHJAX / "tex-chtml.js", SCRIPT, Path(__file__))
-    state = hashlib.sha256(b"".join(p.read_bytes() for p in parts))
-    state.update(options(app).encode())
+    made_by = MATHJAX / "tex-chtml.js", SCRIPT, Path(__file__)
+    state = frontend.digest(*made_by) + options(app)
     known = json.loads(store(app).read_text("utf-8")) if store(app).is_file() else {}
-    app.formulas = known if known.get("state") == state.hexdigest() else {}
-    app.formulas["state"] = state.hexdigest()
+    app.formulas = known if known.get("state") == state else {"state": state}
 
 
 def write_sheet(app, exception):

@@ -14,7 +14,11 @@ from html import escape
 from pathlib import Path
 
 import yaml
+from claims import VERDICTS, chip, claims, measured
 from docutils.nodes import make_id
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
@@ -60,7 +64,6 @@ PAPER = {  # the section of the paper that a chapter is about
 }
 PATHS = {"paper": ["01", "03", "05", "09"], "engineers": ["03", "04", "05", "06", "18"]}
 SHORT = "engineers"  # the one that has its mark on the map
-VERDICTS = ["reproduced", "partly", "not at this scale", "false as stated", "disputed"]
 # Three claims that most readers have met, of three verdicts.
 HEARD = [
     "Batch normalization reduces internal covariate shift",
@@ -150,10 +153,6 @@ def hours_of(numbers):
 
 
 def coloured(code, language="python"):
-    from pygments import highlight
-    from pygments.formatters import HtmlFormatter
-    from pygments.lexers import get_lexer_by_name
-
     return highlight(code, get_lexer_by_name(language), HtmlFormatter(nowrap=True))
 
 
@@ -215,72 +214,41 @@ def diagnosis():
     return card(coloured(f"{asked}bnlib.diagnose(model, batch)\n", "pycon"), said)
 
 
-def claims():
-    text = (CHAPTERS / "claims.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)["claim"]
-
-
-def verdict_page(verdict):
-    return f"22_ledger.html#verdict-{verdict.split()[0]}"
-
-
-def verdict_mark(verdict, text="", link=""):
-    kind, text = verdict.split()[0], text or verdict
-    tag = f'a href="{link}"' if link else "span"
-    end = "a" if link else "span"
-    return f'<{tag} class="bn-verdict" data-verdict="{kind}">{text}</{end}>'
-
-
 def tally():
     """How many claims have which verdict: a bar, and links into the ledger."""
     count = Counter(claim["verdict"] for claim in claims())
-    words = ", ".join(f"{count[v]} {v}" for v in VERDICTS)
+    counted = [(v.split()[0], count[v], f"{count[v]} {v}") for v in VERDICTS]
     bars = "".join(
-        f'<span data-verdict="{v.split()[0]}" style="flex:{count[v]}"></span>'
-        for v in VERDICTS
+        f'<span data-verdict="{kind}" style="flex:{many}"></span>'
+        for kind, many, _ in counted
     )
     marks = "".join(
-        f"<li>{verdict_mark(v, f'{count[v]} {v}', verdict_page(v))}</li>"
-        for v in VERDICTS
+        f'<li><a href="22_ledger.html#verdict-{kind}" class="bn-verdict" '
+        f'data-verdict="{kind}">{words}</a></li>'
+        for kind, _, words in counted
     )
+    words = ", ".join(words for *_, words in counted)
     return (
         f'<div class="bn-tally" role="img" aria-label="Of {count.total()} claims '
         f'{words}">{bars}</div><ul class="bn-counts">{marks}</ul>'
     )
 
 
-def measured():
-    """{what a claim says: what was measured}, as the ledger has printed it."""
-    found = {}
-    for cell in cells(chapters()["22"]):
-        for output in cell.get("outputs", []):
-            table = "".join(output.get("data", {}).get("text/markdown", ""))
-            for row in re.findall(r"^\|(.+)\|$", table, re.M):
-                columns = [column.strip() for column in row.split(" | ")]
-                if len(columns) == 5:
-                    found[columns[0]] = columns[3]
-    return found
-
-
 def heard():
     """Some claims as a table: who says what, what we measured, the verdict."""
-    rows = []
+    rows, found = [], measured()
     for beginning in HEARD:
         (claim,) = (c for c in claims() if c["says"].startswith(beginning))
         where = f"{claim['chapter']}.html#{make_id(claim['section'])}"
-        number = int(claim["chapter"][:2])
         rows.append(
             f"<tr><td>“{escape(claim['says'])}”</td>"
-            f"<td>{escape(measured()[claim['says']])} "
-            f'<a href="{where}">Chapter {number}</a></td>'
-            f"<td>{verdict_mark(claim['verdict'])}</td></tr>"
+            f"<td>{escape(found[claim['says']])} "
+            f'<a href="{where}">Chapter {int(claim["chapter"][:2])}</a></td>'
+            f"<td>{chip(claim['verdict'])}</td></tr>"
         )
-    heads = "".join(
-        f'<th scope="col">{head}</th>'
-        for head in ("Somebody says", "we measured", "verdict")
-    )
     return (
-        f'<table class="bn-heard"><thead><tr>{heads}</tr></thead>'
+        '<table class="bn-heard"><thead><tr><th scope="col">Somebody says</th>'
+        '<th scope="col">we measured</th><th scope="col">verdict</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 

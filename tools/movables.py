@@ -2,9 +2,9 @@
 
 A stored notebook keeps the words and the parts of each such figure
 (`bnlib.figures.movable`). While the book is built it becomes plain HTML here: the frame
-that is shown first stands in the page, the parts of all frames wait beside it, and
-bnlib.js puts them together, live.js computes those that are live. Without scripts, and
-on paper, the first frame remains.
+that is shown first stands in the page, and without scripts, and on paper, remains. The
+parts of all frames wait beside it, and movables.js puts them together; a figure that is
+live has finer sliders instead, whose every position movables.js computes.
 """
 
 import json
@@ -38,30 +38,50 @@ def slider(name, label, shows, start, said):
     )
 
 
+def positions(live):
+    """What a slider of a live figure shows, in finer steps, and where it starts."""
+    if "values" in live:
+        return list(map(str, live["values"])), live["values"].index(live["start"])
+    low, high, by = live["range"]
+    digits = len(f"{by:g}".partition(".")[2])
+    values = [
+        round(low + n * by, digits) + 0 for n in range(round((high - low) / by) + 1)
+    ]
+    return [f"{value:,.{digits}f}" for value in values], values.index(live["start"])
+
+
 def figure(stored, name):
     """The HTML of a stored figure. name : the beginning of its sliders' identifiers."""
     words, rows, *parts = drawings.dress(stored).split("\n")
     words, rows = json.loads(words), json.loads(rows)
-    start = 0
+    frame = 0
     for each in words["sliders"]:
-        each["shows"] = [NEGATIVE.sub("−", shown) for shown in each["shows"]]
-        start = start * len(each["shows"]) + each["start"]
-    said = escape(words["said"][start], quote=True)
+        frame = frame * len(each["shows"]) + each["start"]
+    said = escape(words["said"][frame], quote=True)
+    if live := words.get("live"):
+        chosen = [(each["label"], *positions(each)) for each in live.get("sliders", [])]
+        about = f' data-live="{escape(json.dumps(live), quote=True)}"'
+        script = ""
+    else:
+        chosen = [
+            (each["label"], each["shows"], each["start"]) for each in words["sliders"]
+        ]
+        about = ""
+        data = {"said": words["said"], "rows": rows, "parts": parts}
+        data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        data = data.replace("</", r"<\/")  # or the script would end there
+        script = f'<script type="application/json">{data}</script>'
     sliders = "".join(
-        slider(f"{name}-{number}", each["label"], each["shows"], each["start"], said)
-        for number, each in enumerate(words["sliders"])
+        slider(
+            f"{name}-{n}", label, [NEGATIVE.sub("−", each) for each in shows], at, said
+        )
+        for n, (label, shows, at) in enumerate(chosen)
     )
-    first = "".join(parts[number] for number in rows[start])
-    live = escape(json.dumps(words["live"]), quote=True) if "live" in words else ""
-    live = live and f' data-live="{live}"'
-    data = {"said": words["said"], "rows": rows, "parts": parts}
-    data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    data = data.replace("</", r"<\/")  # or the script would end there
+    drawn = "".join(parts[number] for number in rows[frame])
     return (
-        f'<div class="bn-movable"{live}><div class="bn-sliders">{sliders}</div>'
-        '<div class="bn-stage bn-drawing">'
-        f'<div role="img" aria-label="{said}">{first}</div></div>'
-        f'<script type="application/json">{data}</script></div>'
+        f'<div class="bn-movable"{about}><div class="bn-sliders">{sliders}</div>'
+        f'<div class="bn-stage bn-drawing"><div role="img" aria-label="{said}">{drawn}'
+        f"</div></div>{script}</div>"
     )
 
 

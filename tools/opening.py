@@ -1,6 +1,6 @@
 """The picture on the first page: real numbers on their way through batch normalization.
 
-Drawn here as it stands first, with `bnlib.batch_norm`; bnlib.js draws it anew when a
+Drawn here as it stands first, with `bnlib.batch_norm`; movables.js draws it anew when a
 slider moves. Every line is one handwritten digit: how much ink it has, that normalized
 over the batch, and the output. The marked one stays the same, its company grows.
 """

@@ -1,8 +1,8 @@
 """Print the book into one PDF: _build/html/book.pdf.
 
 Each page is opened in a headless Chromium. All articles are put into one page, behind a
-title and a table of contents, with links between them, typeset and printed; a figure
-that moves stands as it stood first. Solutions are unfolded. What else is folded, code
+title and a table of contents, with links between them, and printed; a figure that moves
+stands as it stood first. Solutions are unfolded. What else is folded, code
 of plots and small print, is left out, and so are exercises that only a check can judge,
 and pages to look things up in: package and site have them. It is printed twice: only
 then the table of contents knows the pages. tools/pdf_file.py makes the file a book.
@@ -10,6 +10,7 @@ then the table of contents knows the pages. tools/pdf_file.py makes the file a b
     python tools/pdf.py [first chapters to print, such as 3]
 """
 
+import contextlib
 import functools
 import http.server
 import os
@@ -70,28 +71,25 @@ ARTICLE = """async name => {
   });
   return article.innerHTML;
 }"""
-# All in one page, and its headings: [anchor, level, words].
+# All in one page.
 MERGE = """([articles, parts, front]) => {
   const box = document.createElement('div');
   box.className = 'bd-article bn-book';
   box.innerHTML = front;
   const contents = box.querySelector('nav');
-  const headings = [];
   const list = (part, name) => {
     if (parts[name]) {
-      contents.append(Object.assign(document.createElement('h2'),
+      contents.append(Object.assign(document.createElement('p'),
         { textContent: parts[name] }));
       contents.append(document.createElement('ul'));
     }
     for (const e of part.querySelectorAll('h1, h2')) {
       const level = Number(e.tagName[1]);
       const id = level === 1 ? name : e.closest('[id]').id;
-      const words = e.textContent.trim().replace(/\\s+/g, ' ');
-      headings.push([id, level, words]);
       const item = document.createElement('li');
       item.className = `bn-level-${level}`;
       item.innerHTML = `<a href="#${id}"></a><span data-page="${id}">000</span>`;
-      item.firstChild.textContent = words;
+      item.firstChild.textContent = e.textContent.trim().replace(/\\s+/g, ' ');
       contents.lastElementChild.append(item);
     }
   };
@@ -116,17 +114,11 @@ MERGE = """([articles, parts, front]) => {
   for (const e of box.querySelectorAll('a[href^="#"]'))
     if (!document.getElementById(e.getAttribute('href').slice(1)))
       e.removeAttribute('href');
-  return headings;
 }"""
 NUMBER = """pages => document.querySelectorAll('[data-page]').forEach(e => {
   e.textContent = pages[e.dataset.page] ?? '';
 })"""
-TYPESET = """async () => {
-  if (window.MathJax) { // formulas were not set while the book was built
-    await MathJax.startup.promise;
-    MathJax.typesetClear();
-    await MathJax.typesetPromise([document.body]);
-  }
+SETTLE = """async () => {
   await Promise.all([...document.images].map(e => e.decode().catch(() => 0)));
   await document.fonts.ready;
 }"""
@@ -137,8 +129,20 @@ FOOT = (
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # one connection for all the files of a page
+
     def log_message(self, *_):
         pass
+
+
+@contextlib.contextmanager
+def served():
+    """The address of the site while it is served on this machine."""
+    handler = functools.partial(Quiet, directory=HTML)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
 
 
 def toc_files(node):
@@ -167,7 +171,7 @@ def front_page(title):
     return (
         f"<header><h1>{title}</h1><p>Every idea derived, implemented and tested, in "
         f"the order of the paper that started it</p><p>{about['version']}</p></header>"
-        '<nav aria-label="Contents"><h1>Contents</h1></nav>'
+        '<nav aria-label="Contents"><p>Contents</p></nav>'
     )
 
 
@@ -187,13 +191,14 @@ def print_book(names, base, to, title="", parts=None):
         tab.goto(f"{base}chapters/notation.html")
         tab.evaluate("title => { document.title = title; }", title)
         tab.add_style_tag(path=STYLE)
-        headings = tab.evaluate(MERGE, [articles, parts or {}, front_page(title)])
-        tab.evaluate(TYPESET)
+        tab.evaluate(MERGE, [articles, parts or {}, front_page(title)])
+        tab.evaluate(SETTLE)
         printed = functools.partial(
             tab.pdf,
             format="A4",
             margin=dict.fromkeys(("top", "bottom", "left", "right"), "12mm"),
             tagged=True,
+            outline=True,
             print_background=True,
             display_header_footer=True,
             header_template="<span></span>",
@@ -202,7 +207,7 @@ def print_book(names, base, to, title="", parts=None):
         tab.evaluate(NUMBER, pdf_file.page_numbers(printed()))
         data = printed()
         browser.close()
-    to.write_bytes(pdf_file.bind(data, headings))
+    to.write_bytes(pdf_file.bind(data))
     return len(pdf_file.places(data)[1])
 
 
@@ -212,12 +217,9 @@ def main(many=None, to=HTML / "book.pdf"):
     out = tuple(f"chapters/{name}" for name in LEFT_OUT)
     names = [n for n in toc_files(toc) if not n.startswith(out)][:many]
     parts = {p["chapters"][0]["file"]: p["caption"] for p in toc["parts"]}
-    handler = functools.partial(Quiet, directory=HTML)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    base = f"http://127.0.0.1:{server.server_port}/"
-    pages, size = print_book(names, base, to, title, parts), to.stat().st_size
-    server.shutdown()
+    with served() as base:
+        pages = print_book(names, base, to, title, parts)
+    size = to.stat().st_size
     publishing.link_pdf(HTML)
     print(f"== the book is in {to} ({pages} pages, {size / 1e6:.0f} MB)")
     if pages > MOST_PAGES or size > MOST_BYTES:

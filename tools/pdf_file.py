@@ -1,8 +1,7 @@
-"""A PDF as Chromium writes it, made into a book: bookmarks, page numbers, less weight.
+"""A PDF as Chromium writes it, made into a book: page numbers, less weight.
 
-Chromium's own bookmarks lose and double words where a heading breaks, and the tree that
-tells a screen reader what is what fills most of its file. Both are objects in plain
-text: they are read, the bookmarks written anew, and all but the streams compressed.
+The tree that tells a screen reader what is what fills most of Chromium's file. It is
+made of objects in plain text: they are read, and all but the streams compressed.
 """
 
 import re
@@ -64,40 +63,6 @@ def page_numbers(data):
     return {name: order[page] for name, (page, _) in found.items()}
 
 
-def outline(headings, found, first):
-    """The objects of the bookmarks: headings are (anchor, level 1 or 2, words)."""
-    numbers = [*range(first + 1, first + 1 + len(headings))]
-    above, children = [], {first: []}
-    for number, (_, level, _) in zip(numbers, headings, strict=True):
-        above = [*above[: level - 1], number]
-        parent = above[-2] if len(above) > 1 else first
-        children.setdefault(parent, []).append(number)
-        children.setdefault(number, [])
-    objects = {first: b"/Type /Outlines " + ends(children[first], 1)}
-    for parent, kids in children.items():
-        for place, number in enumerate(kids):
-            anchor, _, words = headings[number - first - 1]
-            page, at = found[anchor]
-            text = words.encode("utf-16-be").hex().encode()
-            body = b"/Title <feff%s> /Parent %d 0 R " % (text, parent)
-            body += b"/Dest [%d 0 R %s] " % (page, at)
-            body += b"/Prev %d 0 R " % kids[place - 1] if place else b""
-            body += b"/Next %d 0 R " % kids[place + 1] if kids[place + 1 :] else b""
-            objects[number] = body + ends(children[number], -1)
-    return {number: b"<<%s>>" % objects[number] for number in sorted(objects)}
-
-
-def ends(kids, open_):
-    """First and last of some bookmarks; a negative count is folded."""
-    if not kids:
-        return b""
-    return b"/First %d 0 R /Last %d 0 R /Count %d" % (
-        kids[0],
-        kids[-1],
-        open_ * len(kids),
-    )
-
-
 def stream(about, content):
     packed = zlib.compress(content, 9)
     head = b"<<%s /Filter /FlateDecode /Length %d>>" % (about, len(packed))
@@ -135,12 +100,9 @@ def write(objects, trailer):
     return bytes(data + b"startxref\n%d\n%%%%EOF\n" % start)
 
 
-def bind(data, headings):
-    """The same book with these bookmarks, smaller."""
+def bind(data):
+    """The same book, smaller, which opens with its bookmarks."""
     objects, trailer = read(data)
-    found, _ = places(data)
-    first, root = max(objects) + 1, entry(trailer, b"Root")
-    objects |= outline([h for h in headings if h[0] in found], found, first)
-    catalog = re.sub(rb"/Outlines \d+ 0 R", b"", objects[root])
-    objects[root] = catalog[:-2] + b"/Outlines %d 0 R /PageMode /UseOutlines>>" % first
+    root = entry(trailer, b"Root")
+    objects[root] = objects[root][:-2] + b" /PageMode /UseOutlines>>"
     return write(objects, trailer)

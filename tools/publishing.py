@@ -6,7 +6,7 @@ no canonical links, no sitemap, no card.
 
 Likewise the repository: `repository: url` in _config.yml, or BOOK_REPOSITORY. Without
 it no page has a button that runs it elsewhere. Colab needs the setting, since notebooks
-must know there what to clone (tools/exercises.py); Binder knows.
+must know there what to clone; Binder knows.
 """
 
 import os
@@ -18,21 +18,17 @@ from urllib.parse import urlsplit
 from docutils import nodes
 
 CARD = "_static/card.png"  # 1200 x 630, drawn from tools/card.html
-PLAIN = """<!DOCTYPE html>
+# Served in place of any address: its own are absolute.
+LOST = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-{meta}
-<title>{title}</title>
+<meta name="robots" content="noindex">
+<title>No such page · {book}</title>
 <link rel="icon" href="{root}_static/favicon.svg">
+<link rel="stylesheet" href="{root}_static/bnlib.css">
 <style>
-:root {{ color-scheme: light dark; --bn-bg: light-dark(#fff, #12171d);
-  --bn-ink: light-dark(#18222c, #d9e0e7); --bn-muted: light-dark(#52606d, #9fadba);
-  --bn-blue: light-dark(#0a5c99, #6fbaf0); --bn-edge: light-dark(#7d8995, #74818f);
-  --bn-on: light-dark(#fff, #0f1419);
-  --bn-serif: "Iowan Old Style", Charter, "Source Serif 4", Cambria, Georgia,
-    "Liberation Serif", serif; }}
 body {{ margin: 14vh auto 4rem; max-width: 35rem; padding: 0 1.1rem;
   background: var(--bn-bg); color: var(--bn-ink);
   font: 1.0625rem/1.6 -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }}
@@ -47,28 +43,22 @@ input {{ flex: 1; min-width: 0; padding: .5rem .75rem; border: 1px solid var(--b
   border-radius: .4rem; background: none; color: inherit; font: inherit; }}
 button {{ padding: .5rem 1rem; border: 0; border-radius: .4rem;
   background: var(--bn-blue); color: var(--bn-on); font: inherit; font-weight: 600; }}
-:focus-visible {{ outline: 2px solid var(--bn-blue); outline-offset: 2px; }}
 </style>
 </head>
 <body>
 <header><a href="{root}chapters/index.html"><img src="{root}_static/logo.svg" alt=""
   width="48" height="48">{book}</a></header>
 <main>
-{main}
-</main>
-</body>
-</html>
-"""
-NOINDEX = '<meta name="robots" content="noindex">'
-ONWARD = '<meta http-equiv="refresh" content="0; url=chapters/index.html">'
-LOST = """<h1>No such page</h1>
+<h1>No such page</h1>
 <p>Outside the distribution of this site: the page has moved or never was.</p>
 <form action="{root}search.html" role="search">
 <input type="search" name="q" aria-label="Search the book"><button>Search</button>
 </form>
-<p>Or start at <a href="{root}chapters/index.html">the first page</a>.</p>"""
-FIRST = """<h1>{book}</h1>
-<p>The book begins at <a href="chapters/index.html">its first page</a>.</p>"""
+<p>Or start at <a href="{root}chapters/index.html">the first page</a>.</p>
+</main>
+</body>
+</html>
+"""
 
 
 def set_address(app, config):
@@ -141,23 +131,14 @@ def link_pdf(out):
     page.write_text(text, encoding="utf-8")
 
 
-def write_plain(app, name, meta, main, **fields):
-    """Write a page that has the look of the site and needs none of its files."""
-    fields |= {"book": escape(app.config.html_title), "meta": meta}
-    fields["main"] = main.format(**fields)
-    (Path(app.outdir) / name).write_text(PLAIN.format(**fields), encoding="utf-8")
-
-
 def write_files(app, exception):
     """robots.txt and 404.html always, sitemap.xml where the site has an address."""
     if exception or app.builder.format != "html":
         return
     out, address = Path(app.outdir), app.config.html_baseurl
     root = urlsplit(address).path if address else "/"
-    title = escape(app.config.html_title)
-    lost = {"root": root, "title": f"No such page · {title}"}
-    write_plain(app, "404.html", NOINDEX, LOST, **lost)
-    write_plain(app, "index.html", ONWARD, FIRST, root="", title=title)
+    lost = LOST.format(root=root, book=escape(app.config.html_title))
+    (out / "404.html").write_text(lost, encoding="utf-8")
     robots = "User-agent: *\nAllow: /\n"
     sitemap = out / "sitemap.xml"
     sitemap.unlink(missing_ok=True)
@@ -177,4 +158,4 @@ def setup(app):
     app.connect("config-inited", set_address)
     app.connect("config-inited", set_repository)
     app.connect("html-page-context", add_metadata)
-    app.connect("build-finished", write_files, priority=900)  # behind the theme's own
+    app.connect("build-finished", write_files)

@@ -1,10 +1,9 @@
 """Python in the page: gather what a browser needs to run it, and mark what it can run.
 
 Pyodide's core comes with the front-end packages (tools/frontend.py). This adds numpy's
-wheel of the same release, checked against its published checksum, the wheel of bnlib as
-it stands in this checkout, and the scripts of tools/inpage. Where the wheel of numpy
-cannot be had, one line says so, and the buttons on the pages explain instead; it is
-asked for again after a day, or with --again.
+wheel of the same release, checked against its published checksum, and the wheel of
+bnlib as it stands in this checkout. Where numpy cannot be had, one line says so, and
+the buttons on the pages explain instead; it is asked for again with --again.
 
     python tools/python_in_page.py [--again]
 
@@ -12,30 +11,26 @@ BNLIB_WHEELS names a folder that holds numpy's wheel; without it the wheel is do
 once, 4 MB, to the folder that BNLIB_CACHE names or the user's cache.
 """
 
-import functools
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache, partial
 from pathlib import Path
 
 import landing
 import runnable
 from docutils import nodes
-from frontend import DAY, refused_ago
+from frontend import CORE, PACKAGES, ROOT, MissingError, bring, digest
 
-ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "tools" / "inpage"
-EXTRA = ROOT / "_build" / "extra"
-SCRIPTS = ("inpage.js", "worker.js", "runner.py", "inpage.css")
-CORE = ("pyodide.js", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip")
-CORE += ("pyodide-lock.json",)
+RUNNER = runnable.INPAGE / "runner.py"
+RUNTIME = ROOT / "_build" / "extra" / "inpage" / "runtime.json"
 RELEASE = "https://cdn.jsdelivr.net/pyodide/v0.27.4/full/"
 WHEEL = "numpy-2.0.2-cp312-cp312-pyodide_2024_0_wasm32.whl"
 SHA256 = "32d220d185372164ab8ba1e79401c560001c66ac7e85501e450df2d413650047"
@@ -56,10 +51,6 @@ WORDS = {  # what the buttons say where they cannot do what they offer
     "loaded": "Answers loaded, of this page and others: {}.",
     "unread": "This is no notebook of answers. Load one that was saved here.",
 }
-
-
-class MissingError(Exception):
-    """Why there is no Python for the pages, in one line."""
 
 
 # ---- gathering ----------------------------------------------------------------------
@@ -100,11 +91,6 @@ def sources() -> list[Path]:
     return [*(ROOT / f for f in files), *sorted((ROOT / "bnlib").rglob("*.py"))]
 
 
-def fingerprint(paths) -> str:
-    data = b"".join(path.read_bytes() for path in paths)
-    return hashlib.sha256(data).hexdigest()[:12]
-
-
 def build_wheel(folder: Path) -> str:
     """Build the wheel of this checkout into a folder; return its name."""
     with tempfile.TemporaryDirectory() as away:
@@ -121,59 +107,33 @@ def build_wheel(folder: Path) -> str:
     return next(folder.glob("bnlib-*.whl")).name
 
 
+def state() -> str:
+    scripts = (path for path in HERE.rglob("*") if path.is_file())
+    lock = PACKAGES / "package-lock.json"
+    return digest(*sources(), *sorted(scripts), lock, Path(__file__))[:12]
+
+
 def gather(folder: Path):
-    """Fill a folder with scripts, wheels and runtime.json, which says what is there.
+    """Fill a folder with the wheels, and runtime.json, which says what is there.
 
     The wheel of bnlib comes first: the site offers it without Python in the pages, too.
     """
-    own = next((path.name for path in folder.glob("bnlib-*.whl")), None)
-    own = own or build_wheel(folder)
-    pyodide = folder.parent / "vendor" / "pyodide"
-    if not all((pyodide / name).is_file() for name in CORE):
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    wheels = [WHEEL, build_wheel(folder)]
+    core = [folder.parent / "vendor" / "pyodide" / name for name in CORE]
+    if not all(path.is_file() for path in core):
         raise MissingError("Pyodide's core is not there (npm brings it)")
     (folder / WHEEL).write_bytes(numpy_wheel())
-    wheels = [WHEEL, own]
-    counted = [pyodide / f for f in CORE]
-    counted += [folder / f for f in (*wheels, "runner.py")]
-    runtime = {
-        "wheels": wheels,
-        "total": sum(path.stat().st_size for path in counted),
-        "cache": f"bnlib-{state()}",
-    }
+    counted = [*core, *(folder / name for name in wheels), RUNNER]
+    total = sum(path.stat().st_size for path in counted)
+    runtime = {"wheels": wheels, "total": total, "cache": f"bnlib-{state()}"}
     (folder / "runtime.json").write_text(json.dumps(runtime))
 
 
-def state() -> str:
-    scripts = [*(HERE / f for f in SCRIPTS), HERE / "editor.js", Path(__file__)]
-    return fingerprint(
-        [*sources(), *scripts, ROOT / "tools/frontend/package-lock.json"]
-    )
-
-
-def main(build: Path = ROOT / "_build", again: bool = False) -> int:
-    folder, note = build / "extra" / "inpage", build / "inpage.refused"
-    runtime = folder / "runtime.json"
-    if runtime.is_file() and state() in runtime.read_text():
-        return 0
-    # A new core or another folder of wheels is a reason to ask anew.
-    core = (folder.parent / "vendor" / "pyodide").is_dir()
-    want = f"{state()} {core} {os.environ.get('BNLIB_WHEELS')}"
-    ago = refused_ago(note, want) if folder.is_dir() else math.inf
-    if not again and ago < DAY:
-        return 0
-    if ago == math.inf:  # else the scripts are there: a new date builds every page anew
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in SCRIPTS:
-            shutil.copy(HERE / name, folder)
-    try:
-        gather(folder)
-    except MissingError as why:
-        print(f"== no Python in the pages: {why} (again: `make vendor`)")
-        note.write_text(want)
-    else:
-        note.unlink(missing_ok=True)
-    return 0
+def main(build: Path = ROOT / "_build", again: bool = False):
+    fetch = partial(gather, build / "extra" / "inpage")
+    bring(build / "inpage.stamp", state(), fetch, "no Python in the pages", again)
 
 
 # ---- the pages ----------------------------------------------------------------------
@@ -244,7 +204,7 @@ def write_seams(app, doctree):
             cell.insert(1, nodes.raw("", seam, format="html"))
 
 
-@functools.cache
+@cache
 def exercises() -> dict:
     """{chapter: names of its exercises}."""
     from bnlib.exercises import EXERCISES
@@ -257,11 +217,10 @@ def add_settings(app, pagename, templatename, context, doctree):
     """Tell the script what the book has, in a block of data on every page."""
     if "body" not in context:
         return
-    runtime = EXTRA / "inpage" / "runtime.json"
     settings = WORDS | {
         "page": pagename.rpartition("/")[2],
         "exercises": exercises(),
-        "runtime": json.loads(runtime.read_text()) if runtime.is_file() else None,
+        "runtime": json.loads(RUNTIME.read_text()) if RUNTIME.is_file() else None,
     }
     data = json.dumps(settings).replace("</", "<\\/")
     context["body"] += f'<script id="bn-inpage" type="application/json">{data}</script>'
@@ -272,9 +231,7 @@ def setup(app):
     app.connect("source-read", mark_cells)
     app.connect("doctree-read", write_seams)
     app.connect("html-page-context", add_settings)
-    app.add_js_file("inpage/inpage.js", defer="defer")
-    app.add_css_file("inpage/inpage.css")
 
 
 if __name__ == "__main__":
-    sys.exit(main(again="--again" in sys.argv))
+    main(again="--again" in sys.argv)

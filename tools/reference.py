@@ -57,15 +57,15 @@ def page_of(module):
     return f"{LIST}/{module.dotted}"
 
 
-def listing():
-    """The modules in a table, each with its chapters and how long it is."""
+def write_list(text):
+    """Fill chapters/modules.md: a table, each with its chapters and how long it is."""
     rows = ["| module | from | lines |", "|---|---|--:|"]
     for module in modules().values():
         origins = ", ".join(f"{{doc}}`{chapter.stem}`" for chapter in module.chapters)
         lines = len((export.ROOT / module.path).read_text("utf-8").splitlines())
         link = f"{{ref}}`{module.dotted} <{label(module.dotted)}>`"
         rows.append(f"| {link} | {origins} | {lines} |")
-    return "\n".join(rows)
+    return text.replace("% modules", "\n".join(rows))
 
 
 def name_pages(app, env, docnames):

@@ -1,12 +1,12 @@
 """Which cells of a chapter a page can run: found by running them as the page does.
 
 In a folder that holds bnlib alone, with nothing to import but the standard library,
-numpy and bnlib, the cells run in their order, with the page's own runner
-(tools/inpage/runner.py). A cell is offered to readers if all of it runs and shows what
-the chapter shows. What is found for a chapter is kept in _build/cells until that, bnlib
-or the runner changes.
+numpy and bnlib, the cells run in their order, with the page's own runner.py. A cell is
+offered to readers if all of it runs and shows what the chapter shows. What is found for
+a chapter is kept in _build/cells until that, bnlib or the runner changes.
 """
 
+import ast
 import hashlib
 import html
 import json
@@ -19,8 +19,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-INPAGE = ROOT / "tools" / "inpage"
+from frontend import ROOT, digest
+
+INPAGE = ROOT / "tools" / "inpage" / "_static" / "inpage"
 FOUND = ROOT / "_build" / "cells"
 SECONDS = 600
 NOT_IN_A_BROWSER = {"multiprocessing", "socket", "ssl", "subprocess", "tkinter", "venv"}
@@ -54,9 +55,8 @@ def needs(book):
         for cell in shown_cells(book)
     ]
     asked = json.dumps(cells)
-    place = (
-        FOUND / f"{hashlib.sha256((asked + state()).encode()).hexdigest()[:20]}.json"
-    )
+    known = hashlib.sha256((asked + state()).encode()).hexdigest()[:20]
+    place = FOUND / f"{known}.json"
     if not place.is_file():
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps(run_elsewhere(asked)))
@@ -65,9 +65,8 @@ def needs(book):
 
 def state():
     """What else decides: the package, the runner, this file."""
-    files = [*sorted((ROOT / "bnlib").rglob("*.py")), INPAGE / "runner.py", __file__]
-    data = b"".join(Path(file).read_bytes() for file in files)
-    return hashlib.sha256(data).hexdigest()
+    package = sorted((ROOT / "bnlib").rglob("*.py"))
+    return digest(*package, INPAGE / "runner.py", Path(__file__))
 
 
 def run_elsewhere(asked):
@@ -75,7 +74,7 @@ def run_elsewhere(asked):
     with tempfile.TemporaryDirectory() as away:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "bnlib", Path(away, "bnlib"), ignore=ignored)
-        command = [sys.executable, "-P", "-c", CHILD, str(Path(__file__).parent)]
+        command = [sys.executable, "-P", "-c", CHILD, Path(__file__).parent, INPAGE]
         done = subprocess.run(
             command,
             cwd=away,
@@ -113,7 +112,7 @@ def shown_by(cell):
 
 CHILD = """
 import os, sys
-sys.path[:0] = [os.getcwd(), sys.argv[1], sys.argv[1] + "/inpage"]
+sys.path[:0] = [os.getcwd(), *sys.argv[1:]]
 import runnable
 runnable.main()
 """
@@ -132,8 +131,6 @@ class Hide:
 
 def read_inside(piece):
     """The global names that the functions of a statement read when they are called."""
-    import ast
-
     table = symtable.symtable(ast.unparse(piece), "a cell", "exec")
     inner = table.get_children()
     while inner:
@@ -153,8 +150,6 @@ def why(error, missing):
 
 def tried(cell, namespace, missing):
     """What one cell needs; names it should have given a value become `missing`."""
-    import ast
-
     import runner
 
     lacks, errors = [], []

@@ -20,7 +20,6 @@ from docutils import nodes
 from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parent.parent
-HERE = ROOT / "tools" / "search"
 WORDS = ROOT / "chapters" / "search.toml"
 
 SILENT = (
@@ -175,6 +174,7 @@ def store(app):
 
 
 def remember(app):
+    app.builder.search = False  # Sphinx's own index, which no page loads
     known = store(app)
     app.found = pickle.loads(known.read_bytes()) if known.is_file() else {}
 
@@ -237,17 +237,8 @@ def write(app, exception):
     target.write_text(f"var bnSearchIndex = {data};\n", encoding="utf-8")
 
 
-def take_place(app, config):
-    """The engine and the page of the search, in place of Sphinx's."""
-    config.html_static_path.append(str(HERE / "_static"))
-    config.templates_path.append(str(HERE / "_templates"))
-
-
 def setup(app):
-    app.connect("config-inited", take_place)
     app.connect("builder-inited", remember)
     # Before anything is moved or wrapped for the page.
     app.connect("doctree-resolved", gather, priority=100)
     app.connect("build-finished", write)
-    app.add_js_file("search/search.js", defer="defer")
-    app.add_css_file("search/search.css")

@@ -18,92 +18,6 @@
   });
 })();
 
-// Figures that move (tools/movables.py): the first frame stands in the page, the parts of all
-// frames in a script beside it. A slider chooses, and says its value and what is seen.
-(() => {
-  "use strict";
-
-  function wake(figure) {
-    const sliders = [...figure.querySelectorAll(".bn-sliders input")];
-    const frame = figure.querySelector(".bn-stage > [role=img]");
-    const { said, rows, parts } = JSON.parse(figure.querySelector("script").textContent);
-
-    function show() {
-      const chosen = sliders.reduce((n, s) => n * (+s.max + 1) + +s.value, 0);
-      frame.innerHTML = rows[chosen].map((part) => parts[part]).join("");
-      frame.setAttribute("aria-label", said[chosen]);
-      for (const slider of sliders) {
-        const value = JSON.parse(slider.dataset.shows)[slider.value];
-        slider.nextElementSibling.textContent = value;
-        slider.setAttribute("aria-valuetext", `${value}: ${said[chosen]}`);
-      }
-    }
-
-    sliders.forEach((slider) => slider.addEventListener("input", show));
-  }
-
-  addEventListener("DOMContentLoaded", () =>
-    document.querySelectorAll(".bn-movable:not([data-live]):has(.bn-stage)").forEach(wake),
-  );
-})();
-
-// The picture on the first page (tools/opening.py): batch normalization, computed here.
-(() => {
-  "use strict";
-
-  const EPS = 1e-5;
-  const mean = (values) => values.reduce((sum, v) => sum + v, 0) / values.length;
-  const deviation = (values) => Math.sqrt(mean(values.map((v) => (v - mean(values)) ** 2)));
-  const minus = (text) => text.replace("-", "−");
-
-  function passage(x, gamma, beta) {
-    const centre = mean(x);
-    const std = Math.sqrt(deviation(x) ** 2 + EPS);
-    const xhat = x.map((v) => (v - centre) / std);
-    return [x, xhat, xhat.map((v) => gamma * v + beta)];
-  }
-
-  function wake(figure) {
-    const { batch, scales, rows } = JSON.parse(figure.dataset.numbers);
-    const sliders = [...figure.querySelectorAll("input")];
-    const find = (kind) => [...figure.querySelectorAll(`svg .bn-${kind}`)];
-    const lines = find("example").reverse();
-    const [bars, numbers] = [find("spread"), find("number")];
-    const pixel = (v, row) => (scales[row][0] + scales[row][1] * v).toFixed(2);
-
-    function bar(values, row) {
-      const at = [-1, 0, 1].map((d) => pixel(mean(values) + d * deviation(values), row));
-      const y = rows[row] - 13;
-      return `M${at[0]} ${y - 4}v8M${at[0]} ${y}H${at[2]}M${at[2]} ${y - 4}v8M${at[1]} ${y - 6}v12`;
-    }
-
-    function show() {
-      const shown = sliders.map((slider) => JSON.parse(slider.dataset.shows)[slider.value]);
-      const [size, gamma, beta] = shown.map((text) => Number(text.replace("−", "-")));
-      const values = passage(batch.slice(0, size), gamma, beta);
-      lines.forEach((line, i) => {
-        const stops = values.map((row, n) => `${pixel(row[i], n)} ${rows[n]}`);
-        line.setAttribute("d", i < size ? `M${stops.join("L")}` : "");
-      });
-      bars.forEach((path, row) => path.setAttribute("d", bar(values[row], row)));
-      const said = values.map((row, n) => (n ? minus(row[0].toFixed(2)) : `${row[0].toFixed(1)} %`));
-      numbers.forEach((text, row) => (text.textContent = said[row]));
-      const sentence = `In a batch of ${size}, the marked digit with ${said[0]} of ink is ${said[1]}, then ${said[2]}.`;
-      figure.querySelector("svg").setAttribute("aria-label", sentence);
-      sliders.forEach((slider, n) => {
-        slider.nextElementSibling.textContent = shown[n];
-        slider.setAttribute("aria-valuetext", `${shown[n]}: ${sentence}`);
-      });
-    }
-
-    sliders.forEach((slider) => slider.addEventListener("input", show));
-  }
-
-  addEventListener("DOMContentLoaded", () =>
-    document.querySelectorAll(".bn-opening-figure").forEach(wake),
-  );
-})();
-
 // Boxes that scroll sideways say so: the edge behind which there is more fades
 // (bnlib.css), and they are reached by keyboard.
 (() => {
@@ -122,8 +36,7 @@
     box.tabIndex = 0;
   }
 
-  addEventListener("load", async () => {
-    await window.MathJax?.startup?.promise;
+  addEventListener("load", () => {
     const boxes = [...document.querySelectorAll(BOXES)];
     const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
     boxes.forEach((box) => sizes.observe(box));
@@ -205,14 +118,9 @@
   }
 
   async function content(url) {
-    const doc = await page(url);
-    const target = find(doc, url);
+    const target = find(await page(url), url);
     if (!target || target.querySelector(".bn-movable")) return [];
-    const clones = excerpt(target).filter(Boolean).map((e) => copy(e, url));
-    // Formulas that were not set while the book was built need the MathJax of this page.
-    const isRaw = (e) => e.matches(".math") && !e.querySelector("mjx-container");
-    const raw = doc !== document && clones.some((c) => [c, ...c.querySelectorAll(".math")].some(isRaw));
-    return raw && !window.MathJax?.typesetPromise ? [] : clones;
+    return excerpt(target).filter(Boolean).map((e) => copy(e, url));
   }
 
   function place(link) {
@@ -252,10 +160,6 @@
     owner.setAttribute("aria-describedby", box.id);
     document.body.append(box);
     place(link);
-    if (window.MathJax?.typesetPromise) {
-      await MathJax.typesetPromise([box]);
-      if (owner === link) place(link);
-    }
   }
 
   function showSoon(link) {

@@ -1,6 +1,6 @@
-// Live figures. A figure that moves may say that it is computed here instead (`live` of
-// bnlib.figures.movable): examples of one feature on a line, each a dot to be dragged, or reached
-// with Tab and moved by arrow keys. It is redrawn for the room it has: letters keep their size.
+// Figures that move (tools/movables.py, tools/opening.py): sliders that choose a frame of the
+// notebook's, the picture on the first page, and figures that are computed here (`live` of
+// bnlib.figures.movable). A figure is redrawn for the room it has: letters keep their size.
 (() => {
   "use strict";
 
@@ -18,6 +18,74 @@
     if (text !== undefined) node.textContent = text;
     return into.appendChild(node);
   }
+
+  // Sliders of a figure, which has a function that draws what they choose and returns it in words.
+  function follow(figure, draw) {
+    const sliders = [...figure.querySelectorAll(".bn-sliders input")];
+    function show() {
+      const shown = sliders.map((slider) => JSON.parse(slider.dataset.shows)[slider.value]);
+      const said = draw(shown.map(meant), sliders);
+      sliders.forEach((slider, n) => {
+        slider.nextElementSibling.textContent = shown[n];
+        slider.setAttribute("aria-valuetext", `${shown[n]}: ${said}`);
+      });
+    }
+    sliders.forEach((slider) => slider.addEventListener("input", show));
+    return show;
+  }
+
+  // What a slider shows, as a number if it is one.
+  function meant(shown) {
+    const number = Number(shown.replace("−", "-").replace(",", ""));
+    return Number.isNaN(number) ? shown : number;
+  }
+
+  // ---- frames: the first stands in the page, the parts of all in a script beside it --------
+
+  function wakeFrames(figure) {
+    const frame = figure.querySelector(".bn-stage > [role=img]");
+    const { said, rows, parts } = JSON.parse(figure.querySelector("script").textContent);
+    follow(figure, (_, sliders) => {
+      const chosen = sliders.reduce((n, s) => n * (+s.max + 1) + +s.value, 0);
+      frame.innerHTML = rows[chosen].map((part) => parts[part]).join("");
+      frame.setAttribute("aria-label", said[chosen]);
+      return said[chosen];
+    });
+  }
+
+  // ---- the picture on the first page: batch normalization, computed here --------------------
+
+  function wakeOpening(figure) {
+    const { batch, scales, rows } = JSON.parse(figure.dataset.numbers);
+    const find = (kind) => [...figure.querySelectorAll(`svg .bn-${kind}`)];
+    const lines = find("example").reverse();
+    const [bars, numbers] = [find("spread"), find("number")];
+    const pixel = (v, row) => (scales[row][0] + scales[row][1] * v).toFixed(2);
+
+    function bar(values, row) {
+      const at = [-1, 0, 1].map((d) => pixel(mean(values) + d * deviation(values), row));
+      const y = rows[row] - 13;
+      return `M${at[0]} ${y - 4}v8M${at[0]} ${y}H${at[2]}M${at[2]} ${y - 4}v8M${at[1]} ${y - 6}v12`;
+    }
+
+    follow(figure, ([size, gamma, beta]) => {
+      const x = batch.slice(0, size);
+      const { z } = normalized(x);
+      const values = [x, z, z.map((v) => gamma * v + beta)];
+      lines.forEach((line, i) => {
+        const stops = values.map((row, n) => `${pixel(row[i], n)} ${rows[n]}`);
+        line.setAttribute("d", i < size ? `M${stops.join("L")}` : "");
+      });
+      bars.forEach((path, row) => path.setAttribute("d", bar(values[row], row)));
+      const said = values.map(([v], n) => (n ? minus(v.toFixed(2)) : `${v.toFixed(1)} %`));
+      numbers.forEach((text, row) => (text.textContent = said[row]));
+      const sentence = `In a batch of ${size}, the marked digit with ${said[0]} of ink is ${said[1]}, then ${said[2]}.`;
+      figure.querySelector("svg").setAttribute("aria-label", sentence);
+      return sentence;
+    });
+  }
+
+  // ---- examples of one feature on a line: dots to be dragged, or moved by arrow keys ---------
 
   function normalized(x) {
     const [m, std] = [mean(x), Math.sqrt(deviation(x) ** 2 + EPS)];
@@ -73,7 +141,7 @@
       return (from, pulled) => {
         const { std, z } = normalized(x);
         const slope = (j) => ((j === pulled) - (1 + z[pulled] * z[j]) / x.length) / std;
-        const high = (v) => line - Math.max(-105, Math.min(140, v * 250));
+        const high = (v) => line - clip(v * 250, -105, 140);
         const slopes = x.map((_, j) => slope(j));
         slopes.forEach((v, j) => {
           bars[j].setAttribute("d", `M${from(x[j])} ${line}V${high(v)}`);
@@ -120,7 +188,7 @@
     function move(i, to) {
       moved = true;
       svg.querySelector(".bn-hint")?.remove();
-      x[i] = Math.min(hi, Math.max(lo, Math.round(to * 10) / 10));
+      x[i] = clip(Math.round(to * 10) / 10, lo, hi);
       update();
     }
 
@@ -193,7 +261,7 @@
   function scale(svg, x, y, width, [lo, hi], ticks, name) {
     const at = (v) => x + ((v - lo) / (hi - lo)) * width;
     make(svg, "path", { class: "bn-axis", d: `M${x} ${y}h${width}` });
-    for (const tick of ticks) write(svg, at(tick), y + 20, String(tick).replace("-", "−"), middle);
+    for (const tick of ticks) write(svg, at(tick), y + 20, minus(tick), middle);
     write(svg, x + width / 2, y + 40, name, { class: "bn-name", ...middle });
     return at;
   }
@@ -204,9 +272,8 @@
     draw(svg, [step, shift, spread], width, { batch }) {
       const [rmax, dmax] = [clip((step - 5000) / 17500 + 1, 1, 3), clip((step - 5000) / 4000, 0, 5)];
       const x = batch.map((v) => shift + spread * v);
-      const std = Math.sqrt(deviation(x) ** 2 + EPS);
+      const { std, z: xhat } = normalized(x);
       const [r, d] = [clip(std, 1 / rmax, rmax), clip(mean(x), -dmax, dmax)];
-      const xhat = x.map((v) => (v - mean(x)) / std);
       const y = xhat.map((v) => r * v + d);
 
       const narrow = width < 560;
@@ -456,60 +523,25 @@
 
   const SLID = { renorm, axes, whiten, map };
 
-  // [from, to, step] as positions, or a list of names.
-  function positions({ values, range }) {
-    if (values) return values.map((value) => ({ value, shown: String(value) }));
-    const [from, to, by] = range;
-    const digits = (String(by).split(".")[1] ?? "").length;
-    return Array.from({ length: Math.round((to - from) / by) + 1 }, (_, n) => {
-      const value = +(from + n * by).toFixed(digits);
-      const shown = value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-      return { value, shown: shown.replace("-", "−") };
-    });
-  }
-
   function wakeSliders(figure) {
-    const { kind, sliders, ...data } = JSON.parse(figure.dataset.live);
+    const { kind, ...data } = JSON.parse(figure.dataset.live);
     const { height, draw, idle } = SLID[kind];
-    const names = sliders.map(positions);
-    const name = figure.querySelector(".bn-sliders input").id.replace(/-0$/, "");
-    const controls = document.createElement("div");
-    controls.className = "bn-sliders";
-    const inputs = sliders.map(({ label, start }, n) => {
-      const id = `${name}-${n}`;
-      const text = Object.assign(document.createElement("label"), { htmlFor: id, textContent: label });
-      const input = Object.assign(document.createElement("input"), { type: "range", id, min: 0, max: names[n].length - 1, autocomplete: "off" });
-      input.value = names[n].findIndex(({ value }) => value === start);
-      if (names[n].length < 10) {
-        input.className = "bn-stops";
-        input.style.setProperty("--bn-stops", names[n].length - 1);
-      }
-      const value = Object.assign(document.createElement("span"), { className: "bn-value", ariaHidden: "true" });
-      value.style.setProperty("--bn-widest", `${Math.max(...names[n].map(({ shown }) => shown.length))}ch`);
-      controls.append(text, input, value);
-      return input;
-    });
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("class", "bn-live");
     svg.setAttribute("role", "img");
     const words = Object.assign(document.createElement("p"), { className: "bn-said", ariaHidden: "true" });
-    figure.replaceChildren(controls, svg, words);
+    figure.querySelector(".bn-stage").replaceWith(svg, words);
 
     let width = 0;
-    function show() {
-      const chosen = inputs.map((input, n) => names[n][input.value]);
+    const show = follow(figure, (chosen) => {
       svg.setAttribute("viewBox", `0 0 ${width} ${height(width)}`);
       svg.replaceChildren();
-      const said = draw.call(SLID[kind], svg, chosen.map(({ value }) => value), width, data);
+      const said = draw.call(SLID[kind], svg, chosen, width, data);
       svg.setAttribute("aria-label", said);
       words.textContent = said;
-      inputs.forEach((input, n) => {
-        input.nextElementSibling.textContent = chosen[n].shown;
-        input.setAttribute("aria-valuetext", `${chosen[n].shown}: ${said}`);
-      });
-    }
+      return said;
+    });
 
-    inputs.forEach((input) => input.addEventListener("input", show));
     function fit() {
       if (svg.clientWidth === width) return;
       width = svg.clientWidth;
@@ -535,8 +567,12 @@
     }).observe(svg);
   }
 
-  addEventListener("DOMContentLoaded", () => {
-    for (const figure of document.querySelectorAll(".bn-movable[data-live]"))
-      (JSON.parse(figure.dataset.live).sliders ? wakeSliders : wakeDots)(figure);
-  });
+  function wake(figure) {
+    const { live, numbers } = figure.dataset;
+    if (numbers) return wakeOpening(figure);
+    if (!live) return wakeFrames(figure);
+    return JSON.parse(live).sliders ? wakeSliders(figure) : wakeDots(figure);
+  }
+
+  addEventListener("DOMContentLoaded", () => document.querySelectorAll(".bn-movable").forEach(wake));
 })();
