@@ -177,13 +177,12 @@ def style():
 def table(columns, rows):
     """Return a table in Markdown: cells are text, columns of numbers are set right."""
     rows = [[str(cell) for cell in row] for row in rows]
-    numbers = [
-        all(re.match(r"[−-]?\d|–?$", c) for c in cs) for _, *cs in zip(columns, *rows)
-    ]
-    sides = ["--:" if is_number else "---" for is_number in numbers]
-    return Markdown(
-        "\n".join(f"| {' | '.join(line)} |" for line in (columns, sides, *rows))
-    )
+    sides = []
+    for _, *cells in zip(columns, *rows, strict=True):
+        is_number = all(re.match(r"[−-]?\d|–?$", cell) for cell in cells)
+        sides.append("--:" if is_number else "---")
+    lines = (f"| {' | '.join(line)} |" for line in (columns, sides, *rows))
+    return Markdown("\n".join(lines))
 
 
 def _in_parts(frames):
