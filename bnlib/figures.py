@@ -179,7 +179,7 @@ def table(columns, rows):
     rows = [[str(cell) for cell in row] for row in rows]
     sides = []
     for _, *cells in zip(columns, *rows, strict=True):
-        is_number = all(re.match(r"[−-]?\d|–?$", cell) for cell in cells)
+        is_number = all(re.match(r"[−-]?\d|(–|nan)?$", cell) for cell in cells)
         sides.append("--:" if is_number else "---")
     lines = (f"| {' | '.join(line)} |" for line in (columns, sides, *rows))
     return Markdown("\n".join(lines))
