@@ -10,10 +10,12 @@ import ast
 import gzip
 import html
 import json
+import os
 import re
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from pathlib import Path
 
@@ -294,21 +296,31 @@ def test_the_wheel_is_taken_from_the_folder_that_is_named(tmp_path, monkeypatch)
 
 
 def test_without_the_wheel_one_line_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("BNLIB_WHEELS", str(tmp_path))
     core, inpage = tmp_path / "extra/vendor/pyodide", tmp_path / "extra/inpage"
     core.mkdir(parents=True)
     for name in CORE:
         (core / name).touch()
     tried = []
     monkeypatch.setattr(tool, "build_wheel", lambda f: tried.append(f / WHEEL) or WHEEL)
-    for again, times in ((False, 1), (False, 1), (True, 2)):
+    monkeypatch.setenv("BNLIB_WHEELS", str(tmp_path))
+    note = tmp_path / "inpage.refused"
+
+    def asks(again=False):
+        before = len(tried)
         tool.main(tmp_path, again)
-        (said,) = capsys.readouterr().out.splitlines()
-        assert said.startswith("== no Python in the pages: BNLIB_WHEELS=")
-        assert len(tried) == times
+        said = capsys.readouterr().out.splitlines()
+        assert len(said) == len(tried) - before  # once, when it is refused
+        assert all(s.startswith("== no Python in the pages: BNLIB_W") for s in said)
+        return len(said) == 1
+
+    assert asks() and not asks() and asks(again=True)
     monkeypatch.setattr(tool, "state", lambda: "bnlib has changed")
-    tool.main(tmp_path)
-    assert len(tried) == 3 and not (inpage / "runtime.json").exists()
+    assert asks() and not asks()
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("BNLIB_WHEELS", str(tmp_path / "other"))
+    assert asks() and not asks()
+    os.utime(note, (time.time() - 90_000,) * 2)  # a day and an hour
+    assert asks() and not (inpage / "runtime.json").exists()
 
 
 def test_a_mirror_that_is_away_is_no_error(tmp_path, monkeypatch):

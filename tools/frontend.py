@@ -6,7 +6,7 @@ the tests run stay in _build/frontend. Versions and checksums are those of
 tools/frontend/package-lock.json.
 
 Without npm, node comes from PyPI. Without either, one line says so, and the book is
-built all the same. What was refused is asked for again with --again.
+built all the same. What was refused is asked for again after a day, or with --again.
 
     python tools/frontend.py [--again]
 """
@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -38,22 +39,22 @@ def digest(*paths: Path) -> str:
     return hashlib.sha256(b"".join(Path(p).read_bytes() for p in paths)).hexdigest()
 
 
-def bring(stamp: Path, want: str, fetch, without: str, again: bool):
-    """Fetch what is wanted unless it is there; say why not where that was refused."""
-    refused = stamp.with_suffix(".refused")
+def bring(stamp: Path, want: str, fetch, without: str, again: bool, where=""):
+    """Fetch what is wanted unless it is there, or was refused, there, within a day."""
+    refused, day = stamp.with_suffix(".refused"), 24 * 3600
     if stamp.is_file() and stamp.read_text() == want:
         return
-    if again or not refused.is_file() or not refused.read_text().startswith(want):
-        try:
-            fetch()
-        except MissingError as why:
-            refused.write_text(f"{want}{why}")
-        else:
-            refused.unlink(missing_ok=True)
-            stamp.write_text(want)
-            return
-    why = refused.read_text().removeprefix(want)
-    print(f"== {without}: {why} (again: `make vendor`)")
+    known = refused.is_file() and refused.read_text() == want + where
+    if known and not again and time.time() - refused.stat().st_mtime < day:
+        return
+    try:
+        fetch()
+    except MissingError as why:
+        refused.write_text(want + where)
+        print(f"== {without}: {why} (again: `make vendor`, or after a day)")
+    else:
+        refused.unlink(missing_ok=True)
+        stamp.write_text(want)
 
 
 def npm() -> list[str]:

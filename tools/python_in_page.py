@@ -3,7 +3,8 @@
 Pyodide's core comes with the front-end packages (tools/frontend.py). This adds numpy's
 wheel of the same release, checked against its published checksum, and the wheel of
 bnlib as it stands in this checkout. Where numpy cannot be had, one line says so, and
-the buttons on the pages explain instead; it is asked for again with --again.
+the buttons on the pages explain instead; it is asked for again after a day, where a
+folder of wheels is named, or with --again.
 
     python tools/python_in_page.py [--again]
 
@@ -133,7 +134,11 @@ def gather(folder: Path):
 
 def main(build: Path = ROOT / "_build", again: bool = False):
     fetch = partial(gather, build / "extra" / "inpage")
-    bring(build / "inpage.stamp", state(), fetch, "no Python in the pages", again)
+    # A new core or another folder of wheels is a reason to ask anew.
+    core = (build / "extra" / "vendor" / "pyodide").is_dir()
+    where = f" {core} {os.environ.get('BNLIB_WHEELS')}"
+    without = "no Python in the pages"
+    bring(build / "inpage.stamp", state(), fetch, without, again, where)
 
 
 # ---- the pages ----------------------------------------------------------------------
