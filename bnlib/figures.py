@@ -175,12 +175,14 @@ def style():
 
 
 def table(columns, rows):
-    """Return a table in Markdown: cells are text, columns of numbers are set right."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    sides = []
-    for _, *cells in zip(columns, *rows, strict=True):
-        is_number = all(re.match(r"[−-]?\d|(–|nan)?$", cell) for cell in cells)
-        sides.append("--:" if is_number else "---")
+    """Return a table in Markdown: a head, rows that begin with theirs, and cells.
+
+    Cells are text. A column that is mostly numbers is set to the right.
+    """
+    rows, sides = [[str(cell) for cell in row] for row in rows], ["---"]
+    for _, *cells in [*zip(columns, *rows, strict=True)][1:]:
+        numbers = sum(bool(re.match(r"[−-]?\d", cell)) for cell in cells)
+        sides.append("--:" if numbers > len(cells) / 2 else "---")
     lines = (f"| {' | '.join(line)} |" for line in (columns, sides, *rows))
     return Markdown("\n".join(lines))
 
