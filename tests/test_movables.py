@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from drawings import NAMES, dress, place
 
-from bnlib.figures import COLOURS, movable, to_svg
+from bnlib.figures import COLOURS, movable, table, to_svg
 
 mpl.use("Agg")
 
@@ -182,3 +182,14 @@ def test_many_dots_are_a_picture_inside_the_drawing():
     ax.plot(range(5000), range(5000))
     html = BeautifulSoup(to_svg(fig), "html.parser")
     assert html.image and len(html.select("use")) < 100
+
+
+def test_a_table_sets_numbers_right_and_misses_no_cell():
+    rows = [["plain", 1.5, "yes"], ["with it", "−2 ± 1", "no"], ["lost", "nan", "no"]]
+    lines = table(["", "loss", "`ok`"], rows).data.splitlines()
+    assert lines[:3] == ["|  | loss | `ok` |", "| --- | --: | --- |"] + [
+        "| plain | 1.5 | yes |"
+    ]
+    assert len(lines) == 5
+    with pytest.raises(ValueError, match="shorter"):
+        table(["", "loss"], [["plain", 1], ["with it"]])
