@@ -181,7 +181,7 @@ def table(columns, rows):
     """
     rows, sides = [[str(cell) for cell in row] for row in rows], ["---"]
     for _, *cells in [*zip(columns, *rows, strict=True)][1:]:
-        numbers = sum(bool(re.match(r"[−-]?\d", cell)) for cell in cells)
+        numbers = sum(bool(re.match(r"[−+-]?\d", cell)) for cell in cells)
         sides.append("--:" if numbers > len(cells) / 2 else "---")
     lines = (f"| {' | '.join(line)} |" for line in (columns, sides, *rows))
     return Markdown("\n".join(lines))
