@@ -482,6 +482,20 @@ def test_the_functions_of_pytorch_are_right():
     assert half.mistakes == ("wrong-dtype",)
 
 
+def test_a_flood_of_words_is_kept_to_a_page_and_nobody_closes_it():
+    def flood(x):
+        for _ in range(100):
+            print("x" * 10**6)
+        sys.stdout.close()
+        print("and on")
+        return x.mean(axis=0), x.var(axis=0)
+
+    case = EXERCISES["moments"].cases[0]
+    ask = EXERCISES["moments"], lambda args: flood(**args), case, 9
+    kept = checker.answer_to(*ask)
+    assert len(kept.printed) < 5000 and bnlib.check("moments", flood).passed
+
+
 def test_nothing_is_printed_and_no_warning_escapes():
     def chatty(x, gamma, beta, eps):
         print("hello", x.shape)
