@@ -161,7 +161,7 @@ centred([1.0, 2.0])
 # ```{solution-start} your-subject-break
 # :class: dropdown
 # ```
-# An infinity in a column makes all of it NaN.
+# `np.array([[1e17], [1.0], [1.0]])`: rounding leaves a mean of about 2.7.
 # ```{solution-end}
 # ```
 
