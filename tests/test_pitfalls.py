@@ -152,6 +152,17 @@ class TestRecalibrate:
             bnlib.recalibrate(model, loader, progress=False)
         assert_unchanged(model, before)
 
+    def test_infinity_between_layers_that_are_right_is_named(self):
+        class Burst(nn.Module):
+            def forward(self, x):
+                return x / 0
+
+        parts, x = (nn.BatchNorm1d(3), Burst(), nn.BatchNorm1d(3)), normal(8, 3)
+        model = nn.Sequential(*parts).double()
+        bnlib.recalibrate(model, [x], layers=["0"], progress=False)
+        with pytest.raises(ValueError, match=r"batch 1 .* infinity to layer '2'"):
+            bnlib.recalibrate(model, [x], progress=False)
+
     def test_models_without_anything_to_measure_are_refused(self):
         frozen = net().requires_grad_(False)
         with pytest.raises(ValueError, match=r"not frozen.*layers="):

@@ -5,6 +5,7 @@ Extracted by `make export`: edit the notebook, not this file.
 
 import argparse
 import ast
+import builtins
 import collections
 import contextlib
 import csv
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 from xml.etree import ElementTree
@@ -62,7 +64,7 @@ class Submission:
         self.stop()
         away, requests = os.pipe()
         replies, back = os.pipe()
-        call = (self.path, away, back, sorted(self.skipped), self.memory)
+        call = (self.path, away, back, sorted(self.skipped), self.seconds, self.memory)
         code = f"import runpy; runpy.run_path({_SIDE!r})['serve'](*{call!r})"
         self.folder = tempfile.mkdtemp(prefix="bnlib-")
         self.process = subprocess.Popen(
@@ -84,11 +86,13 @@ class Submission:
         at, notes, ends = None, [], time.monotonic() + 6 * self.seconds
         try:
             while True:
-                left = self.seconds + 20 * (at is None)  # it has to begin, too
-                left = min(left, ends - time.monotonic())
+                left = min(
+                    ends - time.monotonic(), 2 * self.seconds + 20 * (at is None)
+                )
                 message = self.read(left)
                 at = message.get("statement", at)
                 notes += [str(message["note"])] if "note" in message else []
+                self.skipped |= {at} if message.get("late") else set()
                 if "ready" in message:
                     self.functions = dict(message["ready"])
                     self.notes = list(dict.fromkeys(self.notes + notes))
@@ -145,9 +149,13 @@ class Submission:
                 raise EndedError("it ended its own process") from error
             if "error" in reply:
                 raise _as_error(reply)
-            for i in reply.get("changed", ()):  # it wrote into this one
+            for i, array in reply.get("changed", {}).items():
+                array = decode(array)
                 target = [*args, *kwargs.values()][int(i)]
-                target += 1
+                if np.shape(array) == target.shape:
+                    target[...] = array
+                else:
+                    target += 1
             return decode(reply["result"])
 
         parameters = self.functions[name]
@@ -166,8 +174,13 @@ def _parameter(told):
 def _as_error(reply):
     """An error of the submission, as one that can be raised here."""
     name, text = str(reply["error"])[:60], str(reply.get("text", ""))[:300]
-    known = {e.__name__: e for e in (ValueError, NotImplementedError, TypeError)}
-    error = known.get(name, type(name or "Exception", (Exception,), {}))(text)
+    kind = getattr(builtins, name, None)
+    known = isinstance(kind, type) and kind in (
+        ValueError,
+        NotImplementedError,
+        TypeError,
+    )
+    error = kind(text) if known else type(name or "Exception", (Exception,), {})(text)
     error.place = str(reply.get("place", ""))[:200]
     error.mistake = str(reply.get("mistake", ""))
     return error
@@ -283,9 +296,18 @@ def _judge(submission, name, points, seed):
     if submission.process.poll() is not None or "too-slow" in result.mistakes:
         submission.start()  # nobody knows what state it was left in
     credit = credit_of(result, len(exercise.outputs))
-    shown = ("passed", "mistakes", "severity", "right", "message", "says", "hints")
-    found = {name: getattr(result, name) for name in shown}
-    return found | {"credit": credit, "points": round(credit * points, 4), "of": points}
+    return {
+        "passed": result.passed,
+        "mistakes": list(result.mistakes),
+        "severity": result.severity,
+        "right": list(result.right),
+        "message": result.message,
+        "says": list(result.says),
+        "hints": list(result.hints),
+        "credit": credit,
+        "points": round(credit * points, 4),
+        "of": points,
+    }
 
 
 @functools.cache
@@ -293,17 +315,52 @@ def _fresh(name, seed):
     return with_fresh_inputs(exercises.EXERCISES[name], seed)
 
 
-def _begin(own):
-    """What a process of the grader does first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the one that began us
+def _work(pipe, own):
+    """A process of the grader: takes submissions, gives grades, until it is told."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if own:
         exercises.take_in(own)
+    with contextlib.suppress(EOFError, OSError):  # whoever asked is gone
+        while True:
+            pipe.send(graded(*pipe.recv()))
 
 
-def _not_graded(asked, why):
-    says = f"Not graded: {why}."
-    each = {name: _lost("not-graded", says, p) for name, p in asked.items()}
-    return {"exercises": each, "notes": [why]}
+class _Worker:
+    """One such process, and another one if it should end."""
+
+    def __init__(self, own):
+        self.process, self.own = None, own
+
+    def start(self):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(other, self.own), daemon=True
+        )
+        self.process.start()
+        other.close()
+
+    def ask(self, *task, seconds):
+        """The grade; or one that says that none could be found, never an exception."""
+        try:
+            if self.process is None or not self.process.is_alive():
+                self.start()
+            self.pipe.send(task)
+            if self.pipe.poll(seconds):
+                return self.pipe.recv()
+            why = f"it took more than {seconds:g} seconds"
+        except Exception as error:
+            why = f"the grader's process ended ({type(error).__name__})"
+        self.stop()
+        says = f"Not graded: {why}."
+        each = {name: _lost("not-graded", says, p) for name, p in task[1].items()}
+        return {"exercises": each, "notes": [why]}
+
+    def stop(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.process = None
 
 
 def submissions_in(paths):
@@ -331,48 +388,42 @@ def grade(
     asked : {exercise: points}. log : a file to which every record is added at once;
     what it holds already, of the same text, exercises and catalogue, is not done again.
     """
-    files, known, done = submissions_in(paths), _read_log(log), queue.Queue()
-    about = {"seed": seed, "catalogue": catalogue_hash(own)}
-    about["version"] = importlib.metadata.version("bnlib")
+    todo, known = queue.Queue(), _read_log(log)
+    done = queue.Queue()
+    about = {"seed": seed, "catalogue": catalogue_hash(own), "version": _version()}
+    for name, path in submissions_in(paths).items():
+        text = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        key = {"submission": name, "text": text, "asked": asked, **about}
+        old = known.get(json.dumps(key, sort_keys=True))
+        (done.put(old) if old else todo.put((key, path)))
+    count = todo.qsize() + done.qsize()
     limit = 60 + len(asked) * 10 + 10 * seconds
-    left = {}
-    with multiprocessing.get_context("spawn").Pool(jobs, _begin, (own,)) as pool:
-        for name, path in files.items():
-            text = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-            key = {"submission": name, "text": text, "asked": asked, **about}
-            if old := known.get(_as_text(key)):
-                done.put(old)
-                continue
-            left[name] = key
-            task = (str(path.resolve()), asked, seed, seconds, memory)
-            pool.apply_async(
-                graded,
-                task,
-                callback=lambda found, key=key: done.put(key | found),
-                error_callback=lambda error, key=key: done.put(
-                    key | _not_graded(asked, f"the grader failed, {error!r}")
-                ),
-            )
-        for _ in files:
-            try:
-                record = done.get(timeout=limit)
-            except queue.Empty:  # nobody tells us if a process of ours is ended
-                why = f"took {limit:g} seconds, or ended the grader's process"
-                record = next(iter(left.values())) | _not_graded(asked, why)
-            is_new = left.pop(record["submission"], None)
-            each = record["exercises"].values()
-            record["points"] = round(sum(e["points"] for e in each), 4)
-            record["of"] = sum(asked.values())
-            if log and is_new:
-                with open(log, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
-            yield record
+
+    def work():
+        worker = _Worker(own)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                key, path = todo.get_nowait()
+                task = (str(path.resolve()), asked, seed, seconds, memory)
+                done.put({**key, **worker.ask(*task, seconds=limit)})
+        worker.stop()
+
+    for _ in range(min(jobs, todo.qsize())):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in range(count):
+        record = done.get()
+        each = record["exercises"].values()
+        record["points"] = round(sum(e["points"] for e in each), 4)
+        record["of"] = sum(asked.values())
+        if log and json.dumps(_key(record), sort_keys=True) not in known:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        yield record
 
 
-def _as_text(record):
-    """What decides whether a submission is graded anew, as text."""
+def _key(record):
     names = ("submission", "text", "asked", "seed", "catalogue", "version")
-    return json.dumps({name: record[name] for name in names}, sort_keys=True)
+    return {name: record[name] for name in names}
 
 
 def _read_log(log):
@@ -385,26 +436,30 @@ def _read_log(log):
         for line in text.splitlines():
             with contextlib.suppress(ValueError, KeyError):
                 record = json.loads(line)
-                known[_as_text(record)] = record
+                known[json.dumps(_key(record), sort_keys=True)] = record
     return known
 
 
-def _csv(rows):
-    file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows(rows)
-    return file.getvalue()
+def _version():
+    try:
+        return importlib.metadata.version("bnlib")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def as_csv(records):
     """One row per submission: points, and of each exercise points and mistakes."""
-    names = list(records[0]["asked"]) if records else []
+    file, names = io.StringIO(), list(records[0]["asked"]) if records else []
     heads = [f"{n} {what}" for n in names for what in ("points", "mistakes")]
-    rows = [["submission", "points", "of", *heads]]
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["submission", "points", "of", *heads])
     for record in records:
-        each = [record["exercises"][name] for name in names]
-        both = [x for e in each for x in (e["points"], " ".join(e["mistakes"]))]
-        rows.append([record["submission"], record["points"], record["of"], *both])
-    return _csv(rows)
+        row = [record["submission"], record["points"], record["of"]]
+        for name in names:
+            each = record["exercises"][name]
+            row += [each["points"], " ".join(each["mistakes"])]
+        table.writerow(row)
+    return file.getvalue()
 
 
 def as_junit(records):
@@ -485,8 +540,11 @@ def _words(name, code):
 
 
 def class_csv(records):
-    heads = ("exercise", "mistake", "submissions", "what happened", "hint")
-    return _csv([heads, *class_report(records)])
+    file = io.StringIO()
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["exercise", "mistake", "submissions", "what happened", "hint"])
+    table.writerows(class_report(records))
+    return file.getvalue()
 
 
 def class_html(records):
@@ -520,10 +578,11 @@ def _html_table(heads, rows):
 
 
 def _arguments(argv):
-    parser = argparse.ArgumentParser(prog="python -m bnlib")
-    commands = parser.add_subparsers(dest="command")
-    about = "grade notebooks and scripts, each in a process of its own"
-    add = commands.add_parser("grade", help=about, description=about).add_argument
+    parser = argparse.ArgumentParser(
+        prog="python -m bnlib grade",
+        description="Grade notebooks and scripts: each in a process of its own.",
+    )
+    add = parser.add_argument
     add("submissions", nargs="+", help="files .ipynb and .py, or folders of them")
     add("--exercises", nargs="+", metavar="NAME", help="which count; all, if not said")
     add("--points", nargs="+", metavar="NAME=P", default=[], help="1 each, if not said")
@@ -541,16 +600,7 @@ def _arguments(argv):
         ("report", "which mistake how many made: .html or .csv"),
     ):
         add(f"--{name}", metavar="FILE", help=what)
-    about = "make a notebook of exercises"
-    add = commands.add_parser("workbook", help=about, description=about).add_argument
-    add("exercises", nargs="+", help="names, in the order wanted")
-    add("--own", metavar="FILE", help="exercises of your own")
-    add("--for", dest="for_", default="", choices=["", "nbgrader", "otter"])
-    add("--out", default="workbook.ipynb", metavar="FILE")
-    args = parser.parse_args(argv)
-    if not args.command:
-        parser.print_help()
-    return args
+    return parser.parse_args(argv)
 
 
 def _asked(names, points):
@@ -571,31 +621,23 @@ def _asked(names, points):
 
 
 def main(argv=None):
-    """`python -m bnlib`: grade, or make a workbook."""
-    args = _arguments(argv)
-    if args.command == "grade":
-        _grade(args)
-    elif args.command == "workbook":
-        own = args.own if {*take_in(args.own)} & {*args.exercises} else ""
-        text = workbook(_asked(args.exercises, []), args.for_, own)
-        Path(args.out).write_text(text, encoding="utf-8")
-
-
-def _grade(args):
-    """Grade, show how far it is, write what is asked for."""
+    """`python -m bnlib grade …`: grade, show how far it is, write what is asked for."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["workbook"]:
+        return _workbook(argv[1:])
+    if argv[:1] != ["grade"]:
+        print("usage: python -m bnlib grade SUBMISSIONS…, or workbook EXERCISES…")
+        print("--help after either of the two says the rest")
+        return 0 if argv[:1] in ([], ["--help"], ["-h"]) else 2
+    args = _arguments(argv[1:])
     take_in(args.own)
     asked = _asked(args.exercises, args.points)
-    count, records = len(submissions_in(args.submissions)), []
-    for record in grade(
-        args.submissions,
-        asked,
-        seed=args.seed,
-        jobs=args.jobs,
-        seconds=args.seconds,
-        memory=args.memory * 2**20,
-        log=args.log,
-        own=args.own,
-    ):
+    count = len(submissions_in(args.submissions))
+    limits = {"seconds": args.seconds, "memory": args.memory * 2**20}
+    ways = {"seed": args.seed, "jobs": args.jobs, "log": args.log, **limits}
+    ways |= {"own": args.own}
+    records = []
+    for record in grade(args.submissions, asked, **ways):
         records.append(record)
         bar = "#" * round(30 * len(records) / count)
         end = "\n" if len(records) == count else ""
@@ -604,8 +646,25 @@ def _grade(args):
     records.sort(key=lambda record: record["submission"])
     _write(args, records)
     mean, of = sum(r["points"] for r in records) / max(1, count), sum(asked.values())
-    many = ("s", " on average") if count != 1 else ("", "")
-    print(f"{count} submission{many[0]}, {mean:.2f} of {of:g} points{many[1]}")
+    several = "s" * (len(records) != 1)
+    average = " on average" * (len(records) != 1)
+    print(f"{len(records)} submission{several}, {mean:.2f} of {of:g} points{average}")
+    return 0
+
+
+def _workbook(argv):
+    parser = argparse.ArgumentParser(prog="python -m bnlib workbook")
+    parser.add_argument("exercises", nargs="+", help="names, in the order wanted")
+    parser.add_argument("--own", metavar="FILE", help="exercises of your own")
+    parser.add_argument(
+        "--for", dest="for_", default="", choices=["", "nbgrader", "otter"]
+    )
+    parser.add_argument("--out", default="workbook.ipynb", metavar="FILE")
+    args = parser.parse_args(argv)
+    own = args.own if {*take_in(args.own)} & {*args.exercises} else ""
+    text = workbook(_asked(args.exercises, []), args.for_, own)
+    Path(args.out).write_text(text, encoding="utf-8")
+    return 0
 
 
 def _write(args, records):
@@ -615,11 +674,15 @@ def _write(args, records):
     for name, way in ways.items():
         if name:
             Path(name).write_text(way(records), encoding="utf-8")
-    for record in records if args.gradescope else ():
-        path = Path(args.gradescope)
-        path = path if len(records) == 1 else path / f"{record['submission']}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(as_gradescope(record), indent=1), encoding="utf-8")
+    if args.gradescope and len(records) == 1:
+        text = json.dumps(as_gradescope(records[0]), indent=1)
+        Path(args.gradescope).write_text(text, encoding="utf-8")
+    elif args.gradescope:
+        for record in records:
+            path = Path(args.gradescope) / f"{record['submission']}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(as_gradescope(record), indent=1)
+            path.write_text(text, encoding="utf-8")
 
 
 _FIRST = """\

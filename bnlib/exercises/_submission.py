@@ -13,6 +13,7 @@ import numbers
 import os
 import re
 import runpy
+import signal
 import sys
 import traceback
 import types
@@ -62,22 +63,29 @@ def refusal(statement):
     """Why a statement is not run: a word in it that the exercises do not allow."""
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
         for node in ast.walk(ast.parse(statement)):
-            if words := _refused(node):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                words = _imported(node)
+            else:
+                words = _mentioned(node)
+            if words:
                 return min(words)
     return ""
 
 
-def _refused(node):
-    """The words of an import, a name or an attribute that are not allowed."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        names = {alias.name for alias in node.names}
-        home = getattr(node, "module", "") or ""
-        if home.split(".")[0] == "bnlib":
-            return {f"{home}.{n}" for n in names if n not in _OWN.get(home, ())}
-        found = {n for n in names if n.startswith("bnlib.")}
-        if home.split(".")[0] == "torch":
-            found |= {f"{home}.{n}" for n in names if _LIBRARY.fullmatch(n)}
-        return found | {p for n in (home, *names) for p in n.split(".")} & _INNER
+def _imported(node):
+    """The words of an import that are not allowed."""
+    names = {alias.name for alias in node.names}
+    home = getattr(node, "module", "") or ""
+    if home.split(".")[0] == "bnlib":
+        return {f"{home}.{n}" for n in names if n not in _OWN.get(home, ())}
+    found = {n for n in names if n.startswith("bnlib.")}
+    if home.split(".")[0] == "torch":
+        found |= {f"{home}.{n}" for n in names if _LIBRARY.fullmatch(n)}
+    return found | ({p for n in {home, *names} for p in n.split(".")} & _INNER)
+
+
+def _mentioned(node):
+    """The words of an expression that are not allowed."""
     if isinstance(node, ast.Name):
         return {node.id} & _INNER
     if not isinstance(node, ast.Attribute):
@@ -136,12 +144,28 @@ def decode(message):
     return type(str(message.get("other"))[:50], (), {})()
 
 
-def _run(statement, space):
+class _Late(BaseException):
+    """The time of one statement is up."""
+
+
+def _run(statement, space, seconds):
     """Run a statement; what it ended with, as a line, or ""."""
+
+    def ring(*_):
+        raise _Late
+
+    with contextlib.suppress(AttributeError, ValueError):  # no signals on Windows
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
     try:
         exec(compile(statement, "<submission>", "exec"), space)
+    except _Late:
+        return f"cut off after {seconds:g} seconds"
     except BaseException as error:
         return _in_words(error)
+    finally:
+        with contextlib.suppress(AttributeError, ValueError):
+            signal.setitimer(signal.ITIMER_REAL, 0)
     return ""
 
 
@@ -178,13 +202,13 @@ def _call(function, message):
         rest = _in_words(error).partition(": ")[2]
         reply = {"error": type(error).__name__, "text": rest, "place": _place_of(error)}
         return reply | {"mistake": str(getattr(error, "mistake", ""))}
-    reply["changed"] = [
-        i
+    changed = {
+        i: encode(a)
         for i, (a, b) in enumerate(zip(every, before, strict=True))
         if isinstance(a, np.ndarray)
         and not (a.shape == b.shape and np.array_equal(a, b, equal_nan=True))
-    ]
-    return reply
+    }
+    return reply | {"changed": changed}
 
 
 def _place_of(error):
@@ -194,7 +218,7 @@ def _place_of(error):
     return f"in {own[-1].f_code.co_name}" if own else ""
 
 
-def serve(path, way_in, way_out, skipped, memory):
+def serve(path, way_in, way_out, skipped, seconds, memory):
     """Run a submission, then its functions, as often as asked; JSON, line by line."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
@@ -219,9 +243,12 @@ def serve(path, way_in, way_out, skipped, memory):
             continue
         say({"statement": number})
         word = refusal(statement)
-        note = f"not run, because of {word}" if word else _run(statement, space)
+        note = (
+            f"not run, because of {word}" if word else _run(statement, space, seconds)
+        )
         if note:
-            say({"note": f"{statement.strip().splitlines()[0][:60]}: {note}"})
+            first = statement.strip().splitlines()[0][:60]
+            say({"note": f"{first}: {note}", "late": note.startswith("cut off")})
     say({"ready": {n: _signature(f) for n, f in list(space.items()) if callable(f)}})
     for line in requests:
         message = json.loads(line)

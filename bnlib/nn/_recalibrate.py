@@ -212,7 +212,11 @@ def check_pass(seen, names):
             what += " in evaluation mode"
             cure = "pass more data; if it is not called, layers=[...] without it"
             raise ValueError(f"{what}; {cure}")
-    name = next(iter(seen.totals))
+    check_clean(seen, next(iter(seen.totals)))
+
+
+def check_clean(seen, name):
+    """Raise ValueError where a layer behind right ones has met NaN or infinity."""
     if name in seen.spoiled:
         what = f"{seen.spoiled[name]} brings NaN or infinity to layer {name!r}"
         raise ValueError(f"{what}; drop it, or mend the layers before")
@@ -266,8 +270,9 @@ def measure(model, loader, names, forward, progress, group, every):
                 what = f"statistics still move after {depth} passes: a layer feeds"
                 cure = "give it one for every place, or layers=[...]"
                 raise ValueError(f"{what} itself; {cure}")
-        new = list(seen.totals.items())[:known]
-        right |= {name: (total, seen.batches) for name, total in new}
+        for name, total in list(seen.totals.items())[:known]:
+            check_clean(seen, name)
+            right[name] = total, seen.batches
         if len(right) == last:
             break
     check_stored({m: name for m, name in names.items() if name in right})
