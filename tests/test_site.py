@@ -818,12 +818,27 @@ def test_without_npm_one_line_says_so(tmp_path, monkeypatch, capsys):
 
 
 def test_npm_is_asked_only_when_something_changed(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(frontend, "fetch", calls.append)
-    for wanted in ("a lock file", "a lock file", "another"):
-        monkeypatch.setattr(frontend, "digest", lambda *_, wanted=wanted: wanted)
+    vendor, calls = tmp_path / "extra" / "vendor", []
+
+    def fetch(build):
+        calls.append(build)
+        if len(calls) == 3:
+            raise frontend.MissingError("no network")
+        vendor.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(frontend, "fetch", fetch)
+
+    def asks(wanted):
+        before = len(calls)
+        monkeypatch.setattr(frontend, "digest", lambda *_: wanted)
         frontend.main(tmp_path)
-    assert len(calls) == 2
+        return len(calls) > before
+
+    assert asks("a lock file") and not asks("a lock file") and asks("another")
+    assert asks("a third") and vendor.is_dir()  # refused: what was there is there
+    assert not asks("a third") and not asks("another")
+    vendor.rmdir()
+    assert asks("another")
 
 
 def test_lock_file_names_no_registry_and_checks_every_package():

@@ -134,9 +134,13 @@ def make_exercise_cards(app, doctree, docname):
 
 
 def mend_pages(app, exception):
-    """Write MENDS into the pages built, once."""
+    """Write MENDS into the pages built, once; remove pages that no chapter has now."""
     if exception or app.builder.format != "html":
         return
+    pages = {Path(app.outdir, f"{name}.html") for name in app.env.found_docs}
+    for path in Path(app.outdir, "chapters").glob("*.html"):
+        if path not in pages:  # of a chapter that had this name once
+            path.unlink()
     for path in Path(app.outdir).rglob("*.html"):
         if path.is_relative_to(Path(app.outdir) / "_static"):
             continue

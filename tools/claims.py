@@ -37,6 +37,10 @@ def table(chapter: str) -> str:
     for claim in claims():
         if claim["chapter"] == chapter:
             verdict = claim["verdict"] + (f" ({claim['by']})" if "by" in claim else "")
+            if claim["says"] not in found:
+                raise LookupError(
+                    f"not in the ledger: {claim['says']} (make run CHAPTER=22)"
+                )
             row = claim["says"], claim["where"], found[claim["says"]], verdict
             lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)

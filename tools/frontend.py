@@ -39,10 +39,13 @@ def digest(*paths: Path) -> str:
     return hashlib.sha256(b"".join(Path(p).read_bytes() for p in paths)).hexdigest()
 
 
-def bring(stamp: Path, want: str, fetch, without: str, again: bool, where=""):
-    """Fetch what is wanted unless it is there, or was refused, there, within a day."""
+def bring(place: Path, stamp: Path, want: str, fetch, without, again, where=""):
+    """Fetch what is wanted unless it is in place, or was refused within a day.
+
+    where : where it was looked for. What is in place stays until there is better.
+    """
     refused, day = stamp.with_suffix(".refused"), 24 * 3600
-    if stamp.is_file() and stamp.read_text() == want:
+    if stamp.is_file() and stamp.read_text() == want and place.exists():
         return
     known = refused.is_file() and refused.read_text() == want + where
     if known and not again and time.time() - refused.stat().st_mtime < day:
@@ -93,9 +96,9 @@ def run(command: list[str], name: str, cwd: Path | None = None):
 
 def fetch(build: Path):
     """Install the locked packages; put into place what pages can ask for."""
-    folder, vendor = build / "frontend", build / "extra" / "vendor"
-    for old in (folder, vendor):
-        shutil.rmtree(old, ignore_errors=True)
+    kept = build / "frontend", build / "extra" / "vendor"
+    new = folder, vendor = build / "new" / "frontend", build / "new" / "vendor"
+    shutil.rmtree(build / "new", ignore_errors=True)
     command = npm()
     print("== fetching MathJax, Pyodide and the editor from npm", flush=True)
     shutil.copytree(PACKAGES, folder, ignore=shutil.ignore_patterns("node_modules"))
@@ -109,13 +112,18 @@ def fetch(build: Path):
     (vendor / "pyodide").mkdir()
     for name in CORE:
         shutil.copy(folder / "node_modules" / "pyodide" / name, vendor / "pyodide")
+    for old, path in zip(kept, new, strict=True):
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    (build / "new").rmdir()
 
 
 def main(build: Path = ROOT / "_build", again: bool = False):
     (build / "extra").mkdir(parents=True, exist_ok=True)
     want = digest(PACKAGES / "package-lock.json", EDITOR, Path(__file__))
     without = "formulas are set in the page, by MathJax from a CDN"
-    bring(build / "frontend.stamp", want, partial(fetch, build), without, again)
+    place, stamp = build / "extra" / "vendor", build / "frontend.stamp"
+    bring(place, stamp, want, partial(fetch, build), without, again)
 
 
 if __name__ == "__main__":

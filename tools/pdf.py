@@ -119,6 +119,11 @@ NUMBER = """pages => document.querySelectorAll('[data-page]').forEach(e => {
   e.textContent = pages[e.dataset.page] ?? '';
 })"""
 SETTLE = """async () => {
+  if (window.MathJax) { // formulas were not set while the book was built
+    await MathJax.startup.promise;
+    MathJax.typesetClear();
+    await MathJax.typesetPromise([document.body]);
+  }
   await Promise.all([...document.images].map(e => e.decode().catch(() => 0)));
   await document.fonts.ready;
 }"""

@@ -109,7 +109,7 @@ def build_wheel(folder: Path) -> str:
 
 
 def state() -> str:
-    scripts = (path for path in HERE.rglob("*") if path.is_file())
+    scripts = (p for p in HERE.rglob("*") if p.is_file() and p.suffix != ".pyc")
     lock = PACKAGES / "package-lock.json"
     return digest(*sources(), *sorted(scripts), lock, Path(__file__))[:12]
 
@@ -133,12 +133,13 @@ def gather(folder: Path):
 
 
 def main(build: Path = ROOT / "_build", again: bool = False):
-    fetch = partial(gather, build / "extra" / "inpage")
+    place = build / "extra" / "inpage" / "runtime.json"
+    fetch = partial(gather, place.parent)
     # A new core or another folder of wheels is a reason to ask anew.
     core = (build / "extra" / "vendor" / "pyodide").is_dir()
     where = f" {core} {os.environ.get('BNLIB_WHEELS')}"
     without = "no Python in the pages"
-    bring(build / "inpage.stamp", state(), fetch, without, again, where)
+    bring(place, build / "inpage.stamp", state(), fetch, without, again, where)
 
 
 # ---- the pages ----------------------------------------------------------------------

@@ -286,8 +286,10 @@ def _alike(these, those):
         return (near | (a == b) | (np.isnan(a) & np.isnan(b))).all()
 
     with np.errstate(invalid="ignore"):  # inf - inf
-        both = zip(these, those, strict=True)
-        return all(a.size == b.size and close(a, b) for a, b in both)
+        both = zip(these, those, strict=False)
+        return len(these) == len(those) and all(
+            a.size == b.size and close(a, b) for a, b in both
+        )
 
 
 def words_for(exercise, name):
