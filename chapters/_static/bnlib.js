@@ -26,26 +26,39 @@
   const BOXES =
     ".bd-article :is(pre, mjx-container, .pst-scrollable-table-container, .text_html, .text_html table, .bn-drawing)";
 
-  function mark(box) {
-    const rest = box.scrollWidth - box.clientWidth;
-    const scrolls = rest > 4 && getComputedStyle(box).overflowX === "auto";
-    box.classList.toggle("bn-more-left", scrolls && box.scrollLeft > 4);
-    box.classList.toggle("bn-more-right", scrolls && box.scrollLeft < rest - 4);
-    if (!scrolls) return;
-    box.classList.add("bn-scrolls");
-    box.tabIndex = 0;
+  // All are measured before one is marked: else every mark lays out the whole page anew.
+  function mark(boxes) {
+    const found = boxes.map((box) => {
+      const rest = box.scrollWidth - box.clientWidth;
+      const scrolls = rest > 4 && getComputedStyle(box).overflowX === "auto";
+      return [box, scrolls, scrolls && box.scrollLeft > 4, scrolls && box.scrollLeft < rest - 4];
+    });
+    for (const [box, scrolls, left, right] of found) {
+      box.classList.toggle("bn-more-left", left);
+      box.classList.toggle("bn-more-right", right);
+      if (!scrolls) continue;
+      box.classList.add("bn-scrolls");
+      box.tabIndex = 0;
+    }
+  }
+
+  const moved = new Set();
+  function onScroll({ target }) {
+    if (!target.matches?.(BOXES)) return;
+    if (!moved.size) requestAnimationFrame(() => { mark([...moved]); moved.clear(); });
+    moved.add(target);
   }
 
   addEventListener("load", () => {
     const boxes = [...document.querySelectorAll(BOXES)];
-    const sizes = new ResizeObserver((entries) => entries.forEach((e) => mark(e.target)));
+    const sizes = new ResizeObserver((entries) => mark(entries.map((e) => e.target)));
     boxes.forEach((box) => sizes.observe(box));
     // The letters of formulas may come late, and narrower than those that stood in for them.
     document.fonts.addEventListener("loadingdone", () => {
       boxes.forEach((box) => box.classList.remove("bn-scrolls"));
-      boxes.forEach(mark);
+      mark(boxes);
     });
-    document.addEventListener("scroll", (e) => e.target.matches?.(BOXES) && mark(e.target), true);
+    document.addEventListener("scroll", onScroll, true);
   });
 })();
 
