@@ -4,7 +4,9 @@ import inspect
 import re
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
+import book_extension
 import pytest
 import reference
 from bs4 import BeautifulSoup
@@ -93,3 +95,14 @@ def test_every_module_has_a_page_with_its_lines():
         back = {a["href"] for a in own.select("article a.reference")}
         chapters = {f"../{chapter.stem}.html" for chapter in module.chapters}
         assert back == chapters | {"../modules.html"}
+
+
+def test_pages_of_chapters_that_have_gone_are_removed(tmp_path):
+    (tmp_path / "chapters").mkdir()
+    for name in ("03_here", "17_gone"):
+        (tmp_path / "chapters" / f"{name}.html").write_text("<p>a page</p>")
+    app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
+    app.env = SimpleNamespace(found_docs={"index", "chapters/03_here"})
+    book_extension.mend_pages(app, None)
+    (left,) = (tmp_path / "chapters").iterdir()
+    assert left.stem == "03_here"

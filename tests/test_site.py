@@ -725,6 +725,32 @@ def test_the_first_picture_computes_what_bnlib_does(browser, places):
     tab.close()
 
 
+# Notes in which order widths are read and classes are changed.
+WATCH = """() => {
+  const seen = window.order = [], all = Element.prototype;
+  const { get } = Object.getOwnPropertyDescriptor(all, 'scrollWidth');
+  const read = function () { seen.push('r'); return get.call(this); };
+  Object.defineProperty(all, 'scrollWidth', { get: read, configurable: true });
+  const { toggle } = DOMTokenList.prototype;
+  DOMTokenList.prototype.toggle = function (...given) {
+    seen.push('w');
+    return toggle.apply(this, given);
+  };
+}"""
+
+
+@pytest.mark.browser
+def test_boxes_that_scroll_are_measured_before_any_is_marked(browser):
+    """A width that is read behind a change lays the whole page out anew."""
+    tab = browser.open("chapters/03_batch_normalization.html", [])
+    tab.evaluate(WATCH)
+    tab.set_viewport_size(PHONE)
+    tab.wait_for_function("order.includes('w')")
+    order = "".join(tab.evaluate("order"))
+    assert order.count("r") > 20 and order.count("wr") < 5
+    tab.close()
+
+
 @pytest.mark.browser
 def test_site_opens_on_the_first_page(browser):
     tab = browser.open("search.html", [])

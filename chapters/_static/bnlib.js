@@ -49,7 +49,8 @@
     moved.add(target);
   }
 
-  addEventListener("load", () => {
+  addEventListener("load", async () => {
+    await window.MathJax?.startup?.promise; // where formulas are set in the page
     const boxes = [...document.querySelectorAll(BOXES)];
     const sizes = new ResizeObserver((entries) => mark(entries.map((e) => e.target)));
     boxes.forEach((box) => sizes.observe(box));
@@ -133,7 +134,10 @@
   async function content(url) {
     const target = find(await page(url), url);
     if (!target || target.querySelector(".bn-movable")) return [];
-    return excerpt(target).filter(Boolean).map((e) => copy(e, url));
+    const clones = excerpt(target).filter(Boolean).map((e) => copy(e, url));
+    // Formulas that were not set while the book was built are set in their own page alone.
+    const isRaw = (e) => e.matches(".math") && !e.querySelector("mjx-container");
+    return clones.some((c) => [c, ...c.querySelectorAll(".math")].some(isRaw)) ? [] : clones;
   }
 
   function place(link) {
