@@ -18,6 +18,8 @@ HTML   := _build/html
 # jsonschema would use where it is and which no page needs.
 BUILDER := $(PY) -c "import sys; sys.modules['rfc3987_syntax'] = None; \
   from jupyter_book.cli.main import main; main()"
+# A worker for each core, up to four; a file of tests stays with one worker.
+PYTEST := $(PY) -m pytest -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 # A failing command fails the pipe it writes into.
 SHELL       := /bin/bash
 .SHELLFLAGS := -eo pipefail -c
@@ -73,11 +75,11 @@ book: $(READY) vendor  ## build the site into _build/html
 
 test: check book  ## every check there is
 	@echo "== chapters re-executed, functions against PyTorch, the site in a browser"
-	@$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests chapters \
+	@$(PYTEST) tests chapters \
 	  -rs --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
 coverage: $(READY)  ## how much of bnlib its tests run, notebooks and site apart
-	@$(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder tests \
+	@$(PYTEST) -q tests \
 	  --ignore tests/test_site.py --ignore tests/test_inpage.py --ignore tests/test_pdf.py \
 	  --ignore tests/test_search.py \
 	  --cov=bnlib --cov-report=term:skip-covered

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbCell
 
-# What takes longest begins first, so that two workers end together; then the other
+# What takes longest begins first, so that the workers end together; then the other
 # notebooks, then the other tests.
 LONG = "test_site", "test_zoo", "18_pitfalls", "20_many_machines", "test_exercises"
 LONG += "test_inpage", "test_pairs", "test_tracers", "test_many_machines"

@@ -425,40 +425,44 @@
 
   // Two hidden layers on a handful of points, trained here at every rate and every scale.
   function learn({ points, labels, weights }, norm, rate, size, steps) {
-    const times = (rows, w) => rows.map((row) => w[0].map((_, j) => row.reduce((s, v, i) => s + v * w[i][j], 0)));
-    const turned = (w) => w[0].map((_, j) => w.map((row) => row[j]));
-    let w = weights.map((layer) => layer.map((row) => row.map((v) => v * size)));
+    const turned = (rows) => rows[0].map((_, j) => rows.map((row) => row[j]));
+    const dot = (a, b) => {
+      let sum = 0;
+      for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+      return sum;
+    };
+    const mix = (rows, by) => {
+      const sum = rows[0].map((v) => by[0] * v);
+      for (let k = 1; k < rows.length; k++)
+        for (let i = 0; i < sum.length; i++) sum[i] += by[k] * rows[k][i];
+      return sum;
+    };
+    const inputs = turned(points); // a row has one unit's values for all points
+    let w = weights.map((layer) => turned(layer).map((into) => into.map((v) => v * size)));
     const losses = [];
     let right = 0;
     for (let step = 0; step <= steps; step++) {
-      const layers = [{ h: points }];
+      const layers = [{ h: inputs }];
       for (const each of w.slice(0, -1)) {
-        const z = times(layers.at(-1).h, each);
-        const std = turned(z).map((v) => Math.sqrt(deviation(v) ** 2 + EPS));
+        const z = each.map((into) => mix(layers.at(-1).h, into));
+        const std = norm && z.map((v) => Math.sqrt(deviation(v) ** 2 + EPS));
         const normalize = (v, j, _, m = mean(v)) => v.map((a) => (a - m) / std[j]);
-        const xhat = norm ? turned(turned(z).map(normalize)) : z;
-        layers.push({ std, xhat, h: xhat.map((row) => row.map((v) => Math.max(v, 0))) });
+        const xhat = norm ? z.map(normalize) : z;
+        layers.push({ std, xhat, h: xhat.map((v) => v.map((a) => Math.max(a, 0))) });
       }
-      const out = times(layers.at(-1).h, w.at(-1)).map((row) => row[0]);
-      const margins = out.map((v, i) => v * labels[i]);
+      const margins = mix(layers.at(-1).h, w.at(-1)[0]).map((v, i) => v * labels[i]);
       losses.push(mean(margins.map((m) => (m > 30 ? 0 : m < -30 ? -m : Math.log1p(Math.exp(-m))))));
       right = mean(margins.map((m) => (m > 0 ? 1 : m < 0 ? 0 : 0.5))); // dead: a guess
-      let d = margins.map((m, i) => [-labels[i] / (1 + Math.exp(clip(m, -500, 500))) / labels.length]);
+      let d = [margins.map((m, i) => -labels[i] / (1 + Math.exp(clip(m, -500, 500))) / labels.length)];
       const moved = [];
       for (let k = w.length - 1; k >= 0; k--) {
-        const gradient = times(turned(layers[k].h), d);
-        moved.unshift(w[k].map((row, i) => row.map((v, j) => v - rate * gradient[i][j])));
+        const { h, xhat, std } = layers[k];
+        moved.unshift(w[k].map((into, j) => into.map((v, i) => v - rate * dot(h[i], d[j]))));
         if (!k) break;
-        const { xhat, std } = layers[k];
-        d = times(d, turned(w[k])).map((row, i) => row.map((v, j) => (xhat[i][j] > 0 ? v : 0)));
-        if (norm) {
-          const [g, z] = [turned(d), turned(xhat)];
-          const pulled = g.map((v, j) => {
-            const [m, mz] = [mean(v), mean(v.map((a, i) => a * z[j][i]))];
-            return v.map((a, i) => (a - m - z[j][i] * mz) / std[j]);
-          });
-          d = turned(pulled);
-        }
+        d = turned(w[k]).map((from, i) => mix(d, from).map((v, n) => (xhat[i][n] > 0 ? v : 0)));
+        const pull = (v, j, _, m = mean(v), mz = dot(v, xhat[j]) / v.length) =>
+          v.map((a, i) => (a - m - xhat[j][i] * mz) / std[j]);
+        if (norm) d = d.map(pull);
       }
       w = moved;
     }
@@ -552,12 +556,17 @@
     new ResizeObserver(fit).observe(svg);
     if (!idle) return;
     let seen = false;
+    let painted = 0;
     svg.setAttribute("aria-busy", "true");
     function paint() {
       const until = performance.now() + 25;
       let more = true;
       while (more && performance.now() < until) more = idle(data);
-      show();
+      // To draw takes as long as a network: four times a second is enough.
+      if (!more || until > painted + 250) {
+        show();
+        painted = performance.now();
+      }
       svg.setAttribute("aria-busy", String(more));
       if (more && seen) setTimeout(paint, 10);
     }
