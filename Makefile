@@ -135,7 +135,7 @@ release: $(READY)  ## commit and tag what is unreleased: make release VERSION=0.
 	@$(PY) tools/release.py $(VERSION)
 
 clean:  ## remove what was built
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -not -path './$(VENV)/*' -exec rm -rf {} +
 
 distclean: clean  ## and the virtual environment

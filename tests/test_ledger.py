@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import json
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ FIELDS = {"part", "says", "where", "chapter", "section", "found", "verdict"}
 CLAIMS = claims.claims()
 
 
+@functools.cache
 def cells(path):
     return nbformat.read(path, as_version=4).cells
 

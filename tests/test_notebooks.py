@@ -1,6 +1,7 @@
 """Hygiene of the chapters, read from the stored notebooks without running them."""
 
 import ast
+import functools
 import json
 import re
 import statistics
@@ -25,6 +26,7 @@ def ids(path):
     return path.stem
 
 
+@functools.cache
 def read(path):
     return nbformat.read(path, as_version=4)
 

@@ -1,5 +1,6 @@
 """Exercises in chapters, workbooks and catalogue are the same; what each catches."""
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKBOOKS = sorted((ROOT / "workbooks").glob("*.ipynb"))
 
 
+@functools.cache
 def cells(path, kind="code"):
     book = nbformat.read(path, as_version=4)
     return [c.source for c in book.cells if c.cell_type == kind]
