@@ -18,6 +18,7 @@ import textwrap
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -329,6 +330,18 @@ def test_a_mirror_that_is_away_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "RELEASE", "http://127.0.0.1:9/")
     with pytest.raises(tool.MissingError, match="could not be fetched"):
         tool.numpy_wheel()
+
+
+def test_a_site_has_no_runtime_of_an_earlier_build(tmp_path, monkeypatch):
+    made, site = tmp_path / "extra", tmp_path / "html" / "_static" / "inpage"
+    for folder, names in (made, ["now.whl"]), (site, ["now.whl", "old.whl"]):
+        folder.mkdir(parents=True)
+        for name in (*names, "inpage.js"):
+            (folder / name).touch()
+    (site / "runtime.json").touch()
+    monkeypatch.setattr(tool, "RUNTIME", made / "runtime.json")
+    tool.remove_stale(SimpleNamespace(outdir=tmp_path / "html"), None)
+    assert {path.name for path in site.iterdir()} == {"now.whl", "inpage.js"}
 
 
 def test_the_wheel_of_the_book_is_this_checkout(tmp_path):

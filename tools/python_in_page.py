@@ -232,7 +232,17 @@ def add_settings(app, pagename, templatename, context, doctree):
     context["body"] += f'<script id="bn-inpage" type="application/json">{data}</script>'
 
 
+def remove_stale(app, exception):
+    """Take away what an earlier build had, and this one was refused."""
+    there = [*RUNTIME.parent.glob("*"), *runnable.INPAGE.glob("*")]
+    names = {path.name for path in there}
+    for path in Path(app.outdir, "_static", "inpage").glob("*"):
+        if path.name not in names:
+            path.unlink()
+
+
 def setup(app):
+    app.connect("build-finished", remove_stale)
     app.connect("env-before-read-docs", try_ahead)
     app.connect("source-read", mark_cells)
     app.connect("doctree-read", write_seams)

@@ -562,7 +562,7 @@
       const until = performance.now() + 25;
       let more = true;
       while (more && performance.now() < until) more = idle(data);
-      // To draw takes as long as a network: four times a second is enough.
+      // To draw takes nearly as long as to train one: four times a second is enough.
       if (!more || until > painted + 250) {
         show();
         painted = performance.now();
