@@ -577,7 +577,7 @@ def test_without_signals(short, function):
     seen = []
 
     def work():
-        before = sys.gettrace()  # of what counts the lines of tests
+        before = sys.gettrace()
         seen.extend([verdict(function), sys.gettrace() is before])
 
     thread = threading.Thread(target=work, daemon=True)
@@ -650,12 +650,13 @@ def test_under_a_tracer_that_stays(short):
         lines.append(event)
         return tracer
 
+    before = sys.gettrace()  # of what counts the lines of tests
     sys.settrace(tracer)
     try:
         passed, cut = verdict(right).passed, verdict(endless).mistakes
         assert sys.gettrace() is tracer
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     assert passed and cut == ("too-slow",) and "line" in lines
 
 
@@ -675,10 +676,10 @@ def test_the_user_may_interrupt():
     def interrupted(x, gamma, beta, eps):
         raise KeyboardInterrupt
 
+    before = state()
     with pytest.raises(KeyboardInterrupt):
         verdict(interrupted)
-    assert sys.gettrace() is None
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert state() == before
 
 
 # --------------------------------------------------------------------- what is shown
