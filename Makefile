@@ -26,6 +26,8 @@ SHELL       := /bin/bash
 # One thread per process: results do not depend on the number of cores.
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
+# Hundreds of processes load bnlib: it is compiled once, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vendor book test coverage check export exercises run experiments bench lab serve pdf \

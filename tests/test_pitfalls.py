@@ -570,3 +570,23 @@ class TestReport:
         shown = _diagnose.Report([finding], 1)._repr_html_()
         assert "<script>" not in shown and html.escape("<script>") in shown
         assert "a&lt;b" in shown and 'scope="col"' in shown
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(4, 6, bias=False),
+        nn.Conv2d(4, 6, 3, groups=2, bias=False),
+        nn.ConvTranspose1d(4, 6, 2, groups=2, bias=False),
+        nn.ConvTranspose3d(4, 6, 3, bias=False),
+    ],
+    ids=str,
+)
+def test_the_largest_weight_of_a_channel_is_what_single_inputs_find(layer):
+    size = (5,) * (layer.weight.ndim - 2)
+    lone = torch.zeros(4, 4, *size)
+    for i, example in enumerate(lone):
+        example[(i, *(2 for _ in size))] = 1.0
+    with torch.no_grad():
+        found = layer(lone).abs().transpose(0, 1).flatten(1).amax(1)
+    torch.testing.assert_close(_rules.largest_weight(layer), found.double())
