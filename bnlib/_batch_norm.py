@@ -36,7 +36,7 @@ def moments(x, axes=0):
     return mean, var
 
 
-@takes(x="...", mean="...", var="...", eps=Number(0, usual=1e-5))
+@takes(x="...", mean="...", var="... >= 0", eps=Number(0, usual=1e-5))
 def normalize(x, mean, var, eps=1e-5):
     """Return xhat = (x - mean) / sqrt(var + eps), for moments that broadcast against x.
 
@@ -83,7 +83,7 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
 # chapters/04_backward.ipynb
 
 
-@takes(xhat="...", dxhat="xhat", std="...")
+@takes(xhat="...", dxhat="xhat", std="... > 0")
 def normalize_backward(dxhat, xhat, std, axes):
     """Return the gradient with respect to x of xhat = (x - mean) / std.
 

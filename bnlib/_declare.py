@@ -180,6 +180,9 @@ def check_kind(name, x):
         got, cure = type(x).__name__, "wrap it: numpy.asarray(..., dtype=float)"
         what = "must be a numpy array or torch tensor"
         raise TypeError(f"{name} {what}, got {got}; {cure}")
+    if isinstance(x, np.ma.MaskedArray | np.matrix):
+        cure = "pass numpy.asarray(...), without what is masked"
+        raise TypeError(f"{name} must be a plain array, got {type(x).__name__}; {cure}")
     kind, what = kind_of(x), "floating-point numbers"
     if "_e" in kind:  # float8_e4m3fn: bits of exponent and mantissa
         what = "floats of 16 bits or more"
@@ -376,6 +379,8 @@ def release(result, formula, like, ready):
     parts = list(result) if isinstance(result, tuple) else [result]
     if isinstance(parts[-1], tuple):
         cache = list(parts[-1])
+        if parts[0] is cache[0]:  # whoever writes into y does not write into the cache
+            parts[0] = 1 * parts[0]
         for k, name in enumerate(formula.keeps._fields):
             if name in TROUBLE:
                 fine = (cache[k] > 0) & (cache[k] < float("inf"))

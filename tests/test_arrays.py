@@ -347,3 +347,44 @@ def test_jax_differentiates_as_our_backward_does(name):
     found = jax.grad(loss, argnums=(0, 1, 2))(x, *affine)
     wanted = CALLS[name](*(a.astype(float) for a in given))[1:]
     assert_close(found[: len(wanted)], wanted, 1e-5)
+
+
+PLAIN = {
+    "batch_norm": {},
+    "layer_norm": {},
+    "rms_norm": {},
+    "group_norm": {"num_groups": 2},
+    "instance_norm": {},
+    "batch_renorm": {"rmax": 1.5, "dmax": 0.5},
+}
+
+
+@pytest.mark.parametrize("of", [bnlib, fast], ids=["bnlib", "fast"])
+@pytest.mark.parametrize("made", [np.array, torch.tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("name", PLAIN)
+def test_who_writes_into_y_does_not_write_into_the_cache(name, made, of):
+    if not hasattr(of, name) or (of is fast and made is torch.tensor):
+        pytest.skip("not there")
+    x, dy = (made(a) for a in np.random.default_rng(0).normal(size=(2, 6, 4, 3)))
+    more = (made(np.zeros(4)), made(np.ones(4))) if name == "batch_renorm" else ()
+    given = [x, None, None] if name != "rms_norm" else [x, None]
+    y, cache = getattr(of, name)(*given, *more, **PLAIN[name])
+    backward = getattr(of, f"{name}_backward")
+    right = backward(dy, cache)[0]
+    y *= 0
+    assert abs(backward(dy, cache)[0] - right).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x: bnlib.covariance(np.ma.array(x)), "x must be a plain array"),
+        (lambda x: bnlib.batch_norm(np.matrix(x)), "x must be a plain array"),
+        (lambda x: bnlib.normalize(x, 0 * x, -0.5 + 0 * x, 1.0), "var must be >= 0"),
+        (lambda x: bnlib.normalize_backward(x, x, 0 * x, 0), "std must be > 0"),
+    ],
+)
+def test_what_would_be_silently_wrong_is_refused(call, says):
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    with pytest.raises((TypeError, ValueError), match=says):
+        call(x)

@@ -958,3 +958,29 @@ def test_of_every_answer_that_nobody_foresaw_something_can_be_said():
         else:
             named += 1
     assert len(STRANGE) == 70 and named >= 50
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (1e-3, "You use 0.001, your own number, instead of"),
+        (1e-6, "You use 1e-06, your own number, instead of"),
+        (1e-12, "You use a number of your own instead of"),  # which, no input can tell
+    ],
+)
+def test_a_number_is_said_where_it_is_known(own, says):
+    def answer(x, gamma, beta, eps):
+        return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + own) + beta
+
+    result = bnlib.check("batch_norm_forward", answer)
+    assert result.mistakes == ("wrong-eps",)
+    assert says in result.message and result.message.count("You ") == 1
+
+
+def test_the_sign_of_alpha_matters():
+    def answer(dy, x, alpha, gamma):
+        t = np.tanh(abs(alpha) * x)
+        g = dy * gamma * (1 - t**2)
+        return abs(alpha) * g, (g * x).sum(), (dy * t).sum(0), dy.sum(0)
+
+    assert not bnlib.check("dynamic_tanh_backward", answer).passed

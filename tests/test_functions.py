@@ -437,7 +437,7 @@ BAD = {
     "negative variance": (
         lambda: bnlib.normalize(X, X[:1], -np.ones((1, 3))),
         ValueError,
-        "a feature does not vary",
+        "var must be >= 0, got a negative value; did you pass the mean",
     ),
     "moments of a number": (
         lambda: bnlib.moments(np.array(3.0)),
@@ -712,7 +712,10 @@ def ways_to_spoil(name):
         if argument != arrays[0] or "cache" in declared:
             ways += ["dtype", "library"]
             ways += [] if what.startswith("...") else ["axes"]  # it broadcasts
-            ways += [] if what.endswith("...") else ["size"]  # any number of positions
+            layout = what.partition(" >")[0]
+            ways += (
+                [] if layout.endswith("...") else ["size"]
+            )  # any number of positions
         yield name, argument, ways
 
 

@@ -850,3 +850,157 @@ class TestHardToBreak:
             return y[:0], y.argmax(1)
 
         assert all(folded(made(boxes, body=mlp()).eval(), T)[1].values())
+
+
+class BatchNormReLU2d(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Renamed(nn.BatchNorm2d):
+    pass
+
+
+class ChannelsLast(nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Logarithmic(nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x.abs().log1p())
+
+
+class ReLUBehind(nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Listed(nn.Module):
+    """Calls its parts from a list, where `set_submodule` does not find them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = pair(6)
+        self.order = [self.linear, self.norm]
+
+    def forward(self, x):
+        for part in self.order:
+            x = part(x)
+        return x
+
+
+class TestFoundByUsers:
+    def test_a_scripted_part_keeps_nobody_from_being_put_back(self):
+        part = torch.jit.script(nn.Sequential(*pair(6)))
+        model = nn.Sequential(nn.BatchNorm1d(6), part, nn.BatchNorm1d(6)).train()
+        before = state(part)
+        assert bnlib.recalibrate(model, [T], progress=False) == ["0", "2"]
+        bnlib.diagnose(model, T)
+        assert all(m.training for m in model.modules())
+        assert_unchanged(part, before)
+        with pytest.warns(UserWarning, match="0 of 2"):
+            bnlib.fold_model(model.eval(), T)
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_observers_that_do_not_count_a_version_are_put_back(self):
+        quantization = torch.ao.quantization
+        model = nn.Sequential(quantization.QuantStub(), *pair(3, 1)).train()
+        model.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+        model, x = quantization.prepare_qat(model), normal(8, 3, 4, 4)
+        model(x)
+        before = {name: b.clone() for name, b in model.named_buffers()}
+        bnlib.diagnose(model, 100 * x)
+        bnlib.fold_model(model.eval(), 100 * x)
+        assert all(torch.equal(b, before[n]) for n, b in model.named_buffers())
+
+    def test_what_a_batch_norm_does_besides_is_not_folded_away(self):
+        layer, norm = pair(3, 1)
+        x = normal(8, 3, 4, 4)
+        hooked = copy.deepcopy(norm).eval()
+        hooked.register_forward_hook(lambda module, args, y: y.relu())
+        for odd in (BatchNormReLU2d(3).eval(), hooked):
+            with pytest.raises(TypeError, match="batch_norm must do what a BatchNorm"):
+                bnlib.fold(layer, odd)
+        same = Renamed(3).eval()
+        torch.testing.assert_close(bnlib.fold(layer, same)(x), same(layer(x)))
+
+    @pytest.mark.parametrize("layer", [nn.Linear(4, 6), nn.Conv1d(3, 6, 2)], ids=str)
+    def test_a_useless_bias_leaves_flattened_channels_as_they_were(self, layer):
+        model = nn.Sequential(layer, nn.Flatten(), nn.BatchNorm1d(18)).double()
+        x = normal(60, 3, 4).double()
+        before = recalibrated(model, [x]).eval()(x)
+        (finding,) = [
+            f for f in bnlib.diagnose(model.train(), x) if f.code == "useless-bias"
+        ]
+        exec(finding.cure, {"model": model, "torch": torch})
+        assert layer.bias is None
+        torch.testing.assert_close(model.eval()(x), before)
+
+    def test_undecayed_parameters_keep_their_learning_rate(self):
+        model = nn.Sequential(*pair(6), *pair(6))
+        groups = [{"params": model[2 * i : 2 * i + 2].parameters(), "lr": 10.0**-i}
+                  for i in (0, 1)]  # fmt: skip
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.1)
+        report = bnlib.diagnose(model, T, optimizer=optimizer)
+        row = next(
+            r for r in report.to_dict()["findings"] if r["code"] == "weight-decay"
+        )
+        exec(row["cure"], {"model": model, "optimizer": optimizer})
+        found = {p: (g["lr"], g["weight_decay"]) for g in optimizer.param_groups
+                 for p in g["params"]}  # fmt: skip
+        assert found == {
+            p: (10.0 ** -(k // 2), 0.0 if k % 2 else 0.1)
+            for k, part in enumerate(model)
+            for p in part.parameters()
+        }
+
+    def test_a_model_frozen_as_a_whole_is_thawed_by_norms_without_weights(self):
+        norm = nn.BatchNorm1d(6, affine=False)
+        model = nn.Sequential(nn.Linear(6, 6), norm).requires_grad_(False)
+        assert codes(model, T) == {"thawed"}
+        assert codes(nn.Sequential(norm), T) == set()
+
+    def test_a_reentrant_checkpoint_silences_one_rule_alone(self):
+        block = nn.Sequential(*pair(6))
+        again = torch.utils.checkpoint.checkpoint
+
+        def forward(m, x):
+            return again(m.block, m.norm(m.linear(x)), use_reentrant=True)
+
+        model = behind_one_another(forward, block=block)
+        model.norm.running_var[0] = float("nan")
+        assert "not-finite" in codes(model.eval(), T)
+
+    def test_layers_that_are_called_by_other_ways_are_not_said_to_be_folded(self):
+        with pytest.raises(ValueError, match="must call layer 'linear' by its name"):
+            bnlib.fold_model(Listed().eval(), T)
+
+    @pytest.mark.parametrize("length", [6, 5])
+    @pytest.mark.parametrize("norm", [ChannelsLast(6), Logarithmic(6)], ids=repr)
+    def test_of_what_is_not_the_input_nothing_is_said_or_measured(self, norm, length):
+        if type(norm) is Logarithmic:
+            length = 6  # axis 1 is that of the channels, as for everybody
+        model, x = (
+            nn.Sequential(nn.Linear(6, 6), copy.deepcopy(norm)),
+            normal(32, length, 6),
+        )
+        before = state(model)
+        assert codes(model, x) == set()
+        with pytest.raises(ValueError, match="layer '1' must normalize its input"):
+            bnlib.recalibrate(model, [x], progress=False)
+        assert_unchanged(model, before)
+
+    def test_what_comes_behind_the_normalization_does_not_matter(self):
+        model = nn.Sequential(nn.Linear(6, 6), ReLUBehind(6))
+        assert bnlib.recalibrate(model, [T], progress=False) == ["1"]
+        y = model[0](T)
+        torch.testing.assert_close(model[1].running_mean, y.mean(0))
+
+    def test_without_names_statistics_of_every_example_are_left_alone(self):
+        tracking = nn.InstanceNorm2d(3, track_running_stats=True)
+        model = nn.Sequential(tracking, nn.BatchNorm2d(3))
+        before = state(tracking)
+        data = [normal(8, 3, 4, 4)]
+        assert bnlib.recalibrate(model, data, progress=False) == ["1"]
+        assert_unchanged(tracking, before)

@@ -32,6 +32,7 @@ from bnlib.exercises._explain import (
     TOLERANCE,
     Cause,
     explanation,
+    has_number,
     how_far,
     is_right,
     is_same,
@@ -247,8 +248,9 @@ def _said(exercise, name, cause):
     else:  # a slip, in words of its own
         code, _, says = name.partition(": ")
         hint = words_for(exercise, code if code in WORDS else "slip")[1]
-    yours = f"{cause.constant:.3g}, your own number,"
-    says = says.replace("a number of your own", yours)
+    if name in has_number(exercise):  # else any small one does the same
+        yours = f"{cause.constant:.3g}, your own number,"
+        says = says.replace("a number of your own", yours)
     if 0 < len(cause.outputs) < len(exercise.outputs):
         says = f"{' and '.join(exercise.outputs[i] for i in cause.outputs)}: {says}"
     return says, hint

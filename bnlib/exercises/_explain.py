@@ -9,12 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnlib.exercises._exercise import (
-    SAMPLE,
-    Wrong,
-    lines_of,
-    outputs_of,
-)
+from bnlib.exercises._exercise import SAMPLE, Wrong, lines_of, outputs_of
+from bnlib.exercises._mistakes import code_of
 from bnlib.exercises._slips import slips
 
 TOLERANCE = {"ordinary": 1e-4, "small": 1e-4, "float32": 2e-2, "offset": 1e-4}
@@ -116,24 +112,36 @@ def one_mistake(exercise):
 
 @functools.cache
 def two_mistakes(exercise):
-    return [Wrong(names, lines_of(exercise, names)) for names in exercise.pairs]
+    rows, pairs = exercise.rows, exercise.pairs
+    pairs = [(a, b) for a, b in pairs if not is_one_place(rows, a, b)]
+    return [Wrong(names, lines_of(exercise, names)) for names in pairs]
+
+
+def is_one_place(rows, a, b):
+    """Are two mistakes of one kind, in one line? Nobody makes both at once."""
+    return code_of(a) == code_of(b) and bool(rows[a].keys() & rows[b].keys())
+
+
+@functools.cache
+def has_number(exercise):
+    """The mistakes in whose lines a number C of one's own stands."""
+    return {
+        name
+        for name, wrongs in exercise.rows.items()
+        if any(re.search(r"\bC\b", line) for line in wrongs.values())
+    }
 
 
 @functools.cache
 def own_numbers(exercise):
     """Mistakes, one or two at a time, with any number for the C in their lines."""
-    has_c = {
-        name
-        for name, wrongs in exercise.rows.items()
-        if any(re.search(r"\bC\b", line) for line in wrongs.values())
-    }
     ways = (one_mistake, CONSTANTS), (two_mistakes, WITH_ANOTHER)
     return [
         wrong._replace(constant=number)
         for source, numbers in ways
         for wrong in source(exercise)
         for number in numbers
-        if len(has_c & {*wrong.names}) == 1
+        if len(has_number(exercise) & {*wrong.names}) == 1
     ]
 
 

@@ -65,7 +65,8 @@ def check_frozen(batch_norm, channels, dims):
         what = f"batch_norm must have {channels} channels, as many as layer puts out"
         cure = "pass the batch norm that follows layer"
         raise ValueError(f"{what}, got {batch_norm.num_features}; {cure}")
-    if not got.endswith((f"{dims}d", "SyncBatchNorm")):
+    others = {f"BatchNorm{d}d" for d in (1, 2, 3)} - {f"BatchNorm{dims}d"}
+    if others & {kind.__name__ for kind in type(batch_norm).__mro__}:
         what = f"batch_norm must be a BatchNorm{dims}d after this layer, got {got}"
         raise TypeError(f"{what}; pass the batch norm that follows layer")
     mean, var = batch_norm.running_mean, batch_norm.running_var
@@ -75,9 +76,17 @@ def check_frozen(batch_norm, channels, dims):
         raise ValueError(f"{what}; reset_running_stats() and train it again")
 
 
-def check_folded(layer, batch_norm, folded):
-    """Raise TypeError where a layer with a forward pass of its own is folded wrongly.
+def is_usual(batch_norm):
+    """Return whether a batch norm surely does what its class in torch.nn does."""
+    home = type(batch_norm).__module__.startswith(("torch.nn.modules.", "bnlib.nn."))
+    hooks = batch_norm._forward_hooks or batch_norm._forward_pre_hooks
+    return home and not hooks and "forward" not in vars(batch_norm)
 
+
+def check_folded(layer, batch_norm, folded, name, kind):
+    """Raise TypeError where one with a forward pass of its own is folded wrongly.
+
+    name, kind : which of the two it is, "layer" or "batch_norm", and what it should do.
     On random numbers of all sizes layer and batch_norm have to do what folded does.
     """
     steps = layer.weight.shape[2:], getattr(layer, "dilation", ())
@@ -96,8 +105,8 @@ def check_folded(layer, batch_norm, folded):
     except Exception as error:
         right, why = False, f"{type(error).__name__}: {error}"
     if not right:
-        kind = next(k for k in PLAIN + TRANSPOSED if isinstance(layer, k)).__name__
-        what = f"layer must do what a {kind} does, got {why} in {type(layer).__name__}"
+        got = type({"layer": layer, "batch_norm": batch_norm}[name]).__name__
+        what = f"{name} must do what a {kind} does, got {why} in {got}"
         raise TypeError(f"{what}; fold it by hand")
 
 
@@ -147,5 +156,7 @@ def fold(layer, batch_norm):
         like = layer.weight if old is None else old
         setattr(folded, name, torch.nn.Parameter(new.to(like), like.requires_grad))
     if type(layer) is not kind or {"forward", "_conv_forward"} & {*vars(layer)}:
-        check_folded(layer, batch_norm, folded)
+        check_folded(layer, batch_norm, folded, "layer", kind.__name__)
+    if not is_usual(batch_norm):
+        check_folded(layer, batch_norm, folded, "batch_norm", "BatchNorm")
     return folded

@@ -294,7 +294,9 @@ def dimensions(model, batch, forward):
     def look(module, x):
         seen[module] = getattr(x, "ndim", 0)
 
-    hooks = dict.fromkeys(model.modules(), (look, None))
+    scripted = torch.jit.ScriptModule  # which takes no hooks
+    parts = [m for m in model.modules() if not isinstance(m, scripted)]
+    hooks = dict.fromkeys(parts, (look, None))
     draws = torch.random.fork_rng(devices=[])
     with at_rest(model), hooked(hooks), torch.no_grad(), draws:
         forward(model, own_tensors(batch))
@@ -309,7 +311,10 @@ def copy_of(model):
     try:
         copied = copy.deepcopy(model)
     except RuntimeError as error:
-        cure = "remove old weight norm or pruning first, by prune.remove(layer, name)"
+        cure = (
+            "first remove old weight norm, by torch.nn.utils.remove_weight_norm(layer),"
+        )
+        cure += " or pruning, by prune.remove(layer, name)"
         raise ValueError(f"model must be one that copies: {error}; {cure}") from error
     for module in list(copied.modules()):
         for name, part in module._modules.items():
@@ -369,17 +374,28 @@ def fold_model(model, batch=None, *, forward=run_on):
             copied.set_submodule(name, instead[module])
     if batch is not None:
         check_same(model, copied, batch, forward)
+        check_called(copied, report, batch, forward)
     copied.fold_report = report
     if not any(f.into for f in report):
         warnings.warn(f"fold_model: {report}", stacklevel=2)
     return copied
 
 
+def check_called(folded, report, batch, forward):
+    """Raise ValueError where a model goes on calling what a folded layer replaced."""
+    called = dimensions(folded, batch, forward)
+    for name in {f.into for f in report if f.into}:
+        if folded.get_submodule(name) not in called:
+            what = f"the forward pass must call layer {name!r} by its name"
+            cure = "it holds the old one elsewhere, in a list, say; use a ModuleList"
+            raise ValueError(f"{what}, got other ways; {cure}")
+
+
 def check_same(model, folded, batch, forward):
     """Raise ValueError unless two models agree on a batch, up to rounding."""
     results = []
     for m in (model, folded):
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with at_rest(m), torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # where a model draws numbers, both draw the same
             results.append(tree_leaves(forward(m, own_tensors(batch))))
     pairs = [

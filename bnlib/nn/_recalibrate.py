@@ -19,6 +19,7 @@ from bnlib.nn._survey import (
     hooked,
     is_frozen,
     is_local,
+    is_normalizing,
     is_pooled,
     moments_of,
     norms_of,
@@ -62,7 +63,12 @@ def one_pass(model, loader, names, forward):
     totals, order, orders, spoiled, number = {}, [], set(), {}, 0
 
     def look(layer, x):
-        name, (n, mean, m2) = names[layer], moments_of(x)
+        name = names[layer]
+        if not is_normalizing(layer, x):
+            what = f"layer {name!r} must normalize its input, along axis 1"
+            cure = "pass layers=[...] without it"
+            raise ValueError(f"{what}, got another in {type(layer).__name__}; {cure}")
+        n, mean, m2 = moments_of(x)
         totals[name] = add_up(totals.get(name, (0, 0.0, 0.0)), (n, mean, m2))
         order.append(name)
         if n and not m2.isfinite().all():
@@ -112,6 +118,7 @@ def to_measure(model, layers=None):
         what = f"layers must name layers with running statistics, got {unknown}"
         raise ValueError(f"{what}; the model has {list(kept)}")
     if layers is None:
+        kept = {n: m for n, m in kept.items() if is_pooled(m)} or kept
         active = {n: m for n, m in kept.items() if m.training or not model.training}
         layers = [n for n, m in active.items() if not is_frozen(m)]
         layers = layers or ([] if model.training else list(kept))

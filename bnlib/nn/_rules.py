@@ -258,8 +258,11 @@ def training_layer(seen):
 
 def thawed(seen):
     """Find layers whose weights are frozen, while their statistics go on moving."""
+    trains = [p.requires_grad for p in seen.model.parameters()]
+    all_frozen = bool(trains) and not any(trains)
     for layer, name in seen.norms.items():
-        if moves(layer) and seen.model.training and layer.training and is_frozen(layer):
+        still = is_frozen(layer) or all_frozen
+        if moves(layer) and seen.model.training and layer.training and still:
             what = "weights are frozen, but running statistics still move"
             recipe = "# after every model.train()\n" + each("eval()")
             yield Finding("thawed", name, what, recipe)
@@ -344,8 +347,11 @@ UNBIAS = """\
 for names in NAMES:
     layer, norm = map(model.get_submodule, names)
     if getattr(norm, "running_mean", None) is not None:
-        repeats = len(norm.running_mean) // len(layer.bias)
-        norm.running_mean -= layer.bias.detach().repeat_interleave(repeats)
+        bias, times = layer.bias.detach(), len(norm.running_mean) // len(layer.bias)
+        last = layer.weight.ndim == 2  # of a Linear: its channels are the last axis
+        norm.running_mean -= (
+            bias.repeat(times) if last else bias.repeat_interleave(times)
+        )
     layer.bias = None"""
 
 
@@ -364,10 +370,11 @@ def weight_decay(seen):
 UNDECAY = """\
 norms = {p for name in NAMES
          for p in model.get_submodule(name).parameters(recurse=False)}
-for group in optimizer.param_groups:
+for group in list(optimizer.param_groups):
+    own = [p for p in group["params"] if p in norms]
     group["params"] = [p for p in group["params"] if p not in norms]
-own = {**optimizer.param_groups[0], "params": list(norms), "weight_decay": 0.0}
-optimizer.add_param_group(own)"""
+    if own:  # at the rate that they had
+        optimizer.add_param_group({**group, "params": own, "weight_decay": 0.0})"""
 
 
 def zero_weights(seen):

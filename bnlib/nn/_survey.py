@@ -39,22 +39,30 @@ def at_rest(model):
         finally:
             for part, training, buffers in parts:
                 part.training = training
-                put_back(part._buffers, buffers)
+                put_back(part, buffers)
             with torch.no_grad():
                 for buffer, before, version in kept:
-                    if version is None or buffer._version != version:
+                    if is_changed(buffer, before, version):
                         buffer.detach_().resize_(before.shape).copy_(before)
 
 
-def put_back(buffers, before):
+def is_changed(buffer, before, version):
+    """Return whether a buffer was written. Fused operations do not count a version."""
+    counted = version is not None and buffer._version == version
+    return not counted or not (buffer.is_meta or torch.equal(buffer, before))
+
+
+def put_back(part, before):
     """Give a module the tensors back that were its buffers.
 
     One that grew is a cache, of positions, say: its module counts on the new length.
     """
+    now = dict(part._buffers.items())  # of a scripted module it knows no .get
     for name, old in before.items():
-        new = buffers.get(name)
-        if new is None or old is None or new.numel() <= old.numel():
-            buffers[name] = old
+        new = now.get(name)
+        grown = new is not None and old is not None and new.numel() > old.numel()
+        if new is not old and not grown:
+            part._buffers[name] = old
 
 
 @contextlib.contextmanager
@@ -141,7 +149,8 @@ def is_pooled(layer):
     Torch's and ours are known by class; others, such as the frozen ones of detection
     networks, by their buffers.
     """
-    own = [layer._buffers.get(name) for name in ("running_mean", "running_var")]
+    buffers = dict(layer.named_buffers(recurse=False))
+    own = [buffers.get(name) for name in ("running_mean", "running_var")]
     alike = all(isinstance(b, torch.Tensor) and b.ndim == 1 for b in own)
     return isinstance(layer, POOLED) or (alike and not isinstance(layer, NORMS))
 
@@ -158,6 +167,38 @@ def is_plain(layer):
     """
     home = type(layer).__module__.startswith(("torch.nn.modules.", "bnlib.nn"))
     return home and "forward" not in vars(layer)
+
+
+class Listener(torch.overrides.TorchFunctionMode):
+    """Hears what is given to `torch.nn.functional.batch_norm`."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.nn.functional.batch_norm:
+            self.heard.append(first(args, kwargs))
+        return function(*args, **kwargs)
+
+
+def is_normalizing(layer, x):
+    """Return whether it is x itself, along axis 1, that a pooled norm normalizes.
+
+    Subclasses turn axes, or leave padding out: of their x nothing could be said.
+    """
+    if is_plain(layer) or layer.running_mean is None:
+        return True
+    if x.ndim < 2 or x.shape[1] != layer.running_mean.numel():
+        return False
+    listener = Listener()
+    with contextlib.suppress(Exception), torch.no_grad(), listener:
+        layer.forward(x.clone())
+    same = (
+        h.shape == x.shape and not ((h != x) & (h == h)).any() for h in listener.heard
+    )
+    return all(same)
 
 
 def has_hooks(module):
@@ -375,6 +416,8 @@ def survey(model, batch, optimizer=None, forward=run_on):
     def look(layer, x):
         if not isinstance(x, torch.Tensor):
             return None  # the layer itself will say so
+        if is_pooled(layer) and not is_normalizing(layer, x):
+            return None
         source = made.get(memory(x), (None,))[0]
         normed[memory(x)] = named[layer]
         uses.append(use_of(layer, named[layer], source, x))
@@ -406,7 +449,10 @@ def bias_gradients(result, made, normed):
     g = torch.Generator().manual_seed(0)
     upstream = [torch.randn(r.shape, generator=g).to(r) for r in results]
     outputs = [made[k][2] for k in keys]
-    found = torch.autograd.grad(results, outputs, upstream, allow_unused=True)
+    try:
+        found = torch.autograd.grad(results, outputs, upstream, allow_unused=True)
+    except RuntimeError:  # a reentrant checkpoint, say, which goes backward alone
+        return {}
     return dict(zip(keys, found, strict=True))
 
 

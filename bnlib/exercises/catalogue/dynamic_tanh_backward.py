@@ -11,7 +11,7 @@ from bnlib.exercises._exercise import Exercise
 def _tanh_cases():
     for k, case in enumerate(row_cases([[1, 3], [2, -1]], far=False, gamma=2)):
         if case.label != "a long row":  # whose dalpha is a small sum of large terms
-            alpha = (0.5, 0.25, 1.5)[k % 3]
+            alpha = (0.5, -0.25, 1.5)[k % 3]
             yield case._replace(args={**case.args, "alpha": alpha})
     fine = drawn((3, 5), 1, 1, digits=6)
     yield Case("numbers of six digits", {**fine, "alpha": 0.123456})
