@@ -115,6 +115,7 @@ def gradcheck(forward, backward, *inputs, dy=None, seed=0, rtol=1e-6, step=1e-5)
         If the check could not fail (the `dy` given makes the gradient vanish, or
         rounding drowns it), or for gradients of the wrong number or shape.
     """
+    check_number("rtol", rtol, 0, 1, 1e-6)
     for k, value in enumerate(inputs):
         _check_float64(f"inputs[{k}]", value)
     y = forward(*inputs)

@@ -984,3 +984,35 @@ def test_the_sign_of_alpha_matters():
         return abs(alpha) * g, (g * x).sum(), (dy * t).sum(0), dy.sum(0)
 
     assert not bnlib.check("dynamic_tanh_backward", answer).passed
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("momentum, True", "momentum, False", "training should be True at first"),
+        ("eps=1e-5, momentum=0.1", "eps, momentum", "have defaults"),
+        ('state["running_mean"]', 'state.pop("running_mean")', "takes entries out"),
+        ("return xhat", "xhat", "calling the layer returns None"),
+        (
+            "def state_dict(self):\n        return",
+            "def state_dict(self):\n        return 0,",
+            "should give a dict, not a tuple",
+        ),
+    ],
+)
+def test_a_layer_is_what_its_task_says(right, wrong, says):
+    source, space = EXERCISES["BatchNorm"].source, {"np": np}
+    assert right in source
+    exec(source.replace(right, wrong), space)
+    result = bnlib.check("BatchNorm", space["BatchNorm"])
+    assert not result.passed and says in result.message
+
+
+def test_what_stops_on_one_input_has_been_written():
+    def answer(x, gamma, beta, eps):
+        if len(x) == 1:
+            raise NotImplementedError
+        return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + eps) + beta
+
+    result = bnlib.check("batch_norm_forward", answer)
+    assert result.mistakes == ("raises",) and "line 3" in result.message

@@ -888,6 +888,12 @@ def test_gradcheck_does_not_draw_the_inputs_it_is_given(seed):
         gradcheck(xhat_of, WRONG["slightly off"], x, seed=seed)
 
 
+@pytest.mark.parametrize("rtol", [float("nan"), float("inf"), -1.0])
+def test_gradcheck_refuses_a_limit_that_nothing_exceeds(x, rtol):
+    with pytest.raises(ValueError, match="rtol must be a finite number"):
+        gradcheck(xhat_of, full, x, rtol=rtol)
+
+
 def test_gradcheck_refuses_to_test_nothing(x):
     with pytest.raises(ValueError, match=r"this check cannot fail.*use a random dy"):
         gradcheck(xhat_of, WRONG["zero"], x, dy=np.ones_like(x))

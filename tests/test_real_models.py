@@ -1004,3 +1004,22 @@ class TestFoundByUsers:
         data = [normal(8, 3, 4, 4)]
         assert bnlib.recalibrate(model, data, progress=False) == ["1"]
         assert_unchanged(tracking, before)
+
+    def test_statistics_may_be_slices_of_one_tensor(self):
+        linear, norm = pair(6)
+        flat = torch.cat([norm.running_mean, norm.running_var])
+        norm.running_mean, norm.running_var = flat[:6], flat[6:]
+        model = recalibrated(nn.Sequential(linear, norm), [T])
+        torch.testing.assert_close(flat[:6], linear(T).mean(0).detach())
+        assert norm.running_mean.data_ptr() == flat.data_ptr() and model
+
+    def test_a_model_without_numbers_is_told(self):
+        with torch.device("meta"):
+            model = nn.Sequential(*pair(6))
+        for tool in (
+            lambda: bnlib.diagnose(model, T),
+            lambda: bnlib.recalibrate(model, [T], progress=False),
+            lambda: bnlib.fold_model(model.eval(), T),
+        ):
+            with pytest.raises(ValueError, match="model must hold numbers"):
+                tool()

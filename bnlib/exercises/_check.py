@@ -114,7 +114,7 @@ def _answers(exercise, caller):
         if isinstance(answer.error, TooSlow):
             text = f"Your function was cut off after {LIMIT:g} seconds."
             return _simple(exercise, "too-slow", text, answer=answer), []
-        if isinstance(answer.error, NotImplementedError):
+        if isinstance(answer.error, NotImplementedError) and not answers:
             return _simple(exercise, "not-started"), []
         if code := getattr(answer.error, "mistake", ""):  # a script is sure of it
             return _simple(exercise, code, answer=answer), []

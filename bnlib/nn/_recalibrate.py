@@ -136,7 +136,7 @@ def check_layers(names):
             what = f"layer {name!r} must be a batch norm, got {type(layer).__name__}"
             raise TypeError(f"{what}; pass layers=[...] without it")
         own = [v for key, v in layer._buffers.items() if key.startswith("running")]
-        for place in (v.untyped_storage()._cdata for v in own if v.numel()):
+        for place in (v.data_ptr() for v in own if v.numel() and not v.is_meta):
             if place in owners:
                 what = f"layers {owners[place]!r} and {name!r} share running statistics"
                 raise ValueError(f"{what}; give each its own: a clone()")
@@ -274,9 +274,10 @@ def measure(model, loader, names, forward, progress, group, every):
         if not is_one_way(seen.orders):
             known = 0 if any(moved) else len(moved)
             if not known and depth > 2 * last + 20:
-                what = f"statistics still move after {depth} passes: a layer feeds"
-                cure = "give it one for every place, or layers=[...]"
-                raise ValueError(f"{what} itself; {cure}")
+                what = f"statistics still move after {depth} passes: a layer feeds "
+                what += "itself, or the batches differ from pass to pass"
+                cure = "use a layer for every place; pass a list of batches"
+                raise ValueError(f"{what}; {cure}")
         for name, total in list(seen.totals.items())[:known]:
             check_clean(seen, name)
             right[name] = total, seen.batches

@@ -28,6 +28,9 @@ def at_rest(model):
     kept = [(b, b.clone(), None if b.is_inference() else b._version)
             for b in model.buffers()]  # fmt: skip
     own = [*model.parameters(), *model.buffers()]
+    if any(t.is_meta for t in own):
+        what = "model must hold numbers, got tensors on the meta device"
+        raise ValueError(f"{what}; load its weights first")
     with (
         torch.inference_mode(any(t.is_inference() for t in own)),
         torch.compiler.set_stance("force_eager"),
@@ -43,13 +46,14 @@ def at_rest(model):
             with torch.no_grad():
                 for buffer, before, version in kept:
                     if is_changed(buffer, before, version):
-                        buffer.detach_().resize_(before.shape).copy_(before)
+                        buffer = buffer.detach_() if buffer.requires_grad else buffer
+                        buffer.resize_(before.shape).copy_(before)
 
 
 def is_changed(buffer, before, version):
     """Return whether a buffer was written. Fused operations do not count a version."""
     counted = version is not None and buffer._version == version
-    return not counted or not (buffer.is_meta or torch.equal(buffer, before))
+    return not counted or not torch.equal(buffer, before)
 
 
 def put_back(part, before):

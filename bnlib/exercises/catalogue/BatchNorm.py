@@ -27,13 +27,21 @@ def script(layer_class, x1, x2, x3, eps, momentum):
     if not (torch and issubclass(layer_class, torch.nn.Module)):
         torch = None
 
+    def demand(fine, says):
+        if not fine:
+            error = TypeError(says)
+            error.place = ""  # no line of the learner's
+            raise error
+
     def call(layer, x, training, gradients=True):
         if hasattr(layer, "eval"):
             layer.train() if training else layer.eval()
         else:
             layer.training = training
         if torch is None:
-            return layer(x)
+            y = layer(x)
+            demand(y is not None, "calling the layer returns None")
+            return y
         x = torch.tensor(x, dtype=torch.float64, requires_grad=gradients)
         with torch.set_grad_enabled(gradients):
             y = layer(x)
@@ -50,11 +58,21 @@ def script(layer_class, x1, x2, x3, eps, momentum):
     if torch:
         torch.set_default_dtype(torch.float64)
     try:
+        layer = layer_class(x1.shape[1])  # eps and momentum have defaults
+        says = "training should be True at first; it is False"
+        demand(getattr(layer, "training", True), says)
         layer = fresh()
         rows = call(layer, x1, True), call(layer, x2, True, gradients=False)
         y_eval = call(layer, x3, False)
         copy = fresh()
-        copy.load_state_dict(layer.state_dict())
+        state = layer.state_dict()
+        kind = type(state).__name__
+        demand(
+            isinstance(state, dict), f"state_dict() should give a dict, not a {kind}"
+        )
+        names = {*state}
+        copy.load_state_dict(state)
+        demand(names == {*state}, "load_state_dict takes entries out of its argument")
         y_loaded = call(copy, x3, False)
         call(copy, x1, True)
         y_train = np.concatenate(rows)
