@@ -534,6 +534,10 @@ missing-scale
 You never divide by the standard deviation.
 Multiply x by 10. What should become of xhat?
 
+missing-scale: of dx
+The last division of dx is missing.
+Multiply x by 10 and keep dy. By how much should dx shrink?
+
 multiplies-by-std
 You multiply by the standard deviation where the formula divides.
 Multiply x by 10. What should become of xhat?
