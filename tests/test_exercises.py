@@ -459,6 +459,7 @@ def test_arguments_by_position_by_name_or_in_another_order():
     assert verdict(lambda x, gamma, beta, *, eps: right(x, gamma, beta, eps)).passed
     assert verdict(lambda **k: right(**k)).passed
     assert verdict(lambda *a: right(*a)).passed
+    assert verdict(lambda x, gamma, beta, eps, /: right(x, gamma, beta, eps)).passed
     assert verdict(lambda x, gamma: x).mistakes == ("wrong-signature",)
     assert verdict(max).mistakes == ("raises",)
 

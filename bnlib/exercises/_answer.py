@@ -161,7 +161,9 @@ def caller_of(exercise, function):
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return lambda args: function(*args.values())  # compiled: calling will tell
-    if set(signature.parameters) == set(names):
+    kinds = {p.kind for p in signature.parameters.values()}
+    nameless = inspect.Parameter.POSITIONAL_ONLY in kinds
+    if set(signature.parameters) == set(names) and not nameless:
         return lambda args: function(**args)
     try:
         signature.bind(*names)

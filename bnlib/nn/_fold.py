@@ -78,7 +78,7 @@ def check_frozen(batch_norm, channels, dims):
 
 def is_usual(batch_norm):
     """Return whether a batch norm surely does what its class in torch.nn does."""
-    home = type(batch_norm).__module__.startswith(("torch.nn.modules.", "bnlib.nn."))
+    home = type(batch_norm).__module__.startswith(("torch.nn.modules.", "bnlib.nn"))
     hooks = batch_norm._forward_hooks or batch_norm._forward_pre_hooks
     return home and not hooks and "forward" not in vars(batch_norm)
 
