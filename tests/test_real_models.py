@@ -876,6 +876,13 @@ class ReLUBehind(nn.BatchNorm1d):
         return super().forward(x).relu()
 
 
+class OfFilms(nn.BatchNorm2d):
+    """Of (N, C, T, H, W), as many write it: time and height are one axis."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(2, 3)).view_as(x)
+
+
 class Listed(nn.Module):
     """Calls its parts from a list, where `set_submodule` does not find them."""
 
@@ -996,6 +1003,11 @@ class TestFoundByUsers:
         assert bnlib.recalibrate(model, [T], progress=False) == ["1"]
         y = model[0](T)
         torch.testing.assert_close(model[1].running_mean, y.mean(0))
+
+    def test_axes_behind_the_channels_may_be_merged(self):
+        model, x = nn.Sequential(OfFilms(3)), normal(8, 3, 2, 4, 4, mean=2.0)
+        assert bnlib.recalibrate(model, [x], progress=False) == ["0"]
+        torch.testing.assert_close(model[0].running_mean, x.mean((0, 2, 3, 4)))
 
     def test_without_names_statistics_of_every_example_are_left_alone(self):
         tracking = nn.InstanceNorm2d(3, track_running_stats=True)
